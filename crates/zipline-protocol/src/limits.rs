@@ -1,0 +1,76 @@
+//! The numbers of section 2. Sizes are bytes.
+
+use std::time::Duration;
+
+/// Longest reference text.
+pub const REFERENCE_MAX: usize = 1024;
+/// Payloads at or above it are deferred.
+pub const THRESHOLD_DEFAULT: u64 = 128 * 1024;
+/// Smallest threshold that can be set.
+pub const THRESHOLD_MIN: u64 = 4 * 1024;
+/// A pause this long before the threshold is reached means: start inline.
+pub const ARRIVAL_PAUSE: Duration = Duration::from_millis(1);
+/// To connect to a data port.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// The second address is tried this long after the first.
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+/// Longest silence of a data port, reconnecting included.
+pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// Set on both ends of data connections.
+pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest wait for a key id that is not there yet.
+pub const KEY_WAIT: Duration = Duration::from_secs(2);
+/// A lease without progress lapses.
+pub const LEASE_LAPSE: Duration = Duration::from_secs(10);
+/// Connections tried for one retrieval.
+pub const RETRIEVE_ATTEMPTS: u32 = 3;
+/// Tries of one acknowledgement.
+pub const ACKNOWLEDGE_ATTEMPTS: u32 = 3;
+/// Payloads up to this length carry a digest.
+pub const DIGEST_MAX: u64 = 1024 * 1024;
+/// Held back by the receiver until the digest was verified.
+pub const HOLD_BACK: usize = 64 * 1024;
+/// Life of a put that names none.
+pub const TTL_DEFAULT: Duration = Duration::from_secs(60);
+/// Longest life of a put.
+pub const TTL_MAX: Duration = Duration::from_secs(3600);
+/// Retrievals of a put that names none.
+pub const RETRIEVALS_DEFAULT: u32 = 1;
+/// Most retrievals that can be counted.
+pub const RETRIEVALS_MAX: u32 = 1_000_000;
+/// Longest time a spent payload is kept for a retry.
+pub const LINGER_MAX: Duration = Duration::from_secs(60);
+/// Wait for memory of a put that names none.
+pub const PUT_WAIT_DEFAULT: Duration = Duration::from_secs(5);
+/// Longest wait of a put for memory.
+pub const PUT_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a version header is believed.
+pub const CAPABILITY_LEARNED: Duration = Duration::from_secs(300);
+/// How long the engine's word is believed.
+pub const CAPABILITY_TOLD: Duration = Duration::from_secs(60);
+/// How often the engine repeats it.
+pub const CAPABILITY_TOLD_EVERY: Duration = Duration::from_secs(20);
+/// Unit of buffer memory.
+pub const SEGMENT: usize = 256 * 1024;
+/// Largest window of a payload that cannot be held whole.
+pub const WINDOW_MAX: u64 = 64 * 1024 * 1024;
+/// Largest header block of one message.
+pub const HEADER_BLOCK_MAX: usize = 256 * 1024;
+/// Most header fields of one message.
+pub const HEADER_COUNT_MAX: usize = 256;
+/// Data connections accepted from one address.
+pub const CONNECTIONS_PER_PEER: usize = 256;
+/// Leases of one address.
+pub const LEASES_PER_PEER: usize = 1024;
+/// Spent payload ids remembered.
+pub const SPENT_REMEMBERED: usize = 65_536;
+/// Longest content type that can be sealed.
+pub const CONTENT_TYPE_MAX: usize = 255;
+/// Longest zone name.
+pub const ZONE_MAX: usize = 32;
+/// Longest tenant name.
+pub const TENANT_MAX: usize = 63;
+/// Most keys of one tenant.
+pub const KEYS_MAX: usize = 16;
+/// Most trailers' bytes of one payload.
+pub const TRAILERS_MAX: usize = 32 * 1024;

@@ -1,0 +1,70 @@
+# `make help` says what there is. Everything a target needs is fetched and built by it; a second run skips what is there.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+# Where the usual installers put Go and Rust, for shells that have not been told.
+export PATH := $(PATH):/usr/local/go/bin:$(HOME)/.cargo/bin
+
+PYTHON := .venv/bin/python
+STAMPS := build/stamps
+DEMO := examples/video-analytics
+
+.PHONY: help demo test build lint bench test-rust test-demo test-clients clean-state
+
+help: ## say what there is
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(STAMPS)/python release ## run the video workflow, deferred and inline, and show what moved (ARGS=--json)
+	$(PYTHON) $(DEMO)/demo.py --zipline target/release/zipline $(ARGS)
+
+test: lint test-rust test-demo test-clients ## run every check and every test
+
+build: $(STAMPS)/rust ## build all binaries for development
+	cargo build --workspace --bins
+
+release: $(STAMPS)/rust ## build all binaries for use
+	cargo build --release --workspace --bins
+.PHONY: release
+
+lint: $(STAMPS)/rust ## check format, lints and documentation
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+bench: release ## measure invokes, inline and deferred, of 1 KB to 100 MB
+	target/release/zipline bench invoke $(ARGS)
+
+test-rust: $(STAMPS)/rust ## run the Rust tests
+	cargo test --workspace
+
+test-demo: $(STAMPS)/python ## run the demo's functions and scene without Zipline
+	$(PYTHON) -m pytest -q $(DEMO)/tests
+
+test-clients: $(STAMPS)/python $(STAMPS)/node $(STAMPS)/go build ## run the client matrix (docs/clients.md)
+	$(PYTHON) -m pytest -q clients
+
+clean-state: ## remove what set-up and runs left, except Rust's target folder
+	rm -rf build .venv
+
+# --- set-up: one stamp per step, renewed when what it read has changed ---
+
+$(STAMPS)/debian: scripts/setup-debian.sh
+	scripts/setup-debian.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/rust: scripts/setup-rust.sh rust-toolchain.toml | $(STAMPS)/debian
+	scripts/setup-rust.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/python: scripts/setup-python.sh $(DEMO)/requirements.txt clients/requirements.txt | $(STAMPS)/debian
+	scripts/setup-python.sh clients/requirements.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/node: scripts/setup-node.sh | $(STAMPS)/debian
+	scripts/setup-node.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/go: scripts/setup-go.sh $(wildcard clients/go/*.* clients/go/*/*.go)
+	scripts/setup-go.sh
+	@mkdir -p $(STAMPS) && touch $@

@@ -1,0 +1,78 @@
+use prometheus_client::encoding::text::encode;
+use zipline_protocol::{InlineReason, ReferenceKind, Way};
+
+use super::*;
+use crate::edges::Direction;
+
+/// The exposition after `move_it`.
+fn exposed(move_it: impl FnOnce(&ProxyMetrics)) -> String {
+    let mut registry = Registry::default();
+    let metrics = ProxyMetrics::new(&mut registry);
+    move_it(&metrics);
+    let mut text = String::new();
+    encode(&mut text, &registry).unwrap();
+    text
+}
+
+#[track_caller]
+fn assert_line(text: &str, line: &str) {
+    assert!(text.lines().any(|present| present == line), "no line {line:?} in\n{text}");
+}
+
+#[test]
+fn transfers_count_payloads_and_bytes_by_way_and_reason() {
+    let text = exposed(|metrics| {
+        metrics.transferred(&Transfer {
+            direction: Direction::Sent,
+            kind: ReferenceKind::Request,
+            peer: Some("recog.default".parse().unwrap()),
+            way: Way::Inline,
+            reason: Some(InlineReason::BelowThreshold),
+            bytes: 7,
+            elapsed: Duration::ZERO,
+        });
+    });
+    let labels = r#"{direction="sent",kind="request",way="inline",reason="below-threshold"}"#;
+    assert_line(&text, &format!("zipline_transfers_total{labels} 1"));
+    assert_line(&text, &format!("zipline_transfer_bytes_total{labels} 7"));
+    assert!(!text.contains("recog"), "peers are no label");
+}
+
+#[test]
+fn durations_are_histograms_in_seconds() {
+    let text = exposed(|metrics| {
+        metrics.retrieved(Duration::from_millis(500));
+        metrics.held(Duration::from_secs(2));
+        metrics.request_served(StatusCode::BAD_GATEWAY, Duration::from_millis(250));
+    });
+    assert_line(&text, "zipline_retrieval_duration_seconds_sum 0.5");
+    assert_line(&text, "zipline_retrieval_duration_seconds_count 1");
+    assert_line(&text, "zipline_hold_seconds_sum 2.0");
+    assert_line(&text, r#"http_server_request_duration_seconds_sum{status="5xx"} 0.25"#);
+}
+
+#[test]
+fn levels_show_what_was_set_last() {
+    let text = exposed(|metrics| {
+        metrics.set_buffer(BufferLevels { bytes: 9, payloads: 9, peak_bytes: 9, waiters: 9 });
+        metrics.set_buffer(BufferLevels { bytes: 1, payloads: 2, peak_bytes: 3, waiters: 4 });
+        metrics.set_breaker(5, 6);
+    });
+    assert_line(&text, "zipline_buffer_usage_bytes 1");
+    assert_line(&text, "zipline_buffer_payloads 2");
+    assert_line(&text, "zipline_buffer_peak_bytes 3");
+    assert_line(&text, "zipline_buffer_waiters 4");
+    assert_line(&text, "zipline_breaker_in_flight 5");
+    assert_line(&text, "zipline_breaker_queue_length 6");
+}
+
+#[test]
+fn stripped_headers_and_errors_are_counted() {
+    let text = exposed(|metrics| {
+        metrics.stripped_headers(2);
+        metrics.stripped_headers(1);
+        metrics.error(ErrorCode::BufferFull);
+    });
+    assert_line(&text, "zipline_stripped_headers_total 3");
+    assert_line(&text, r#"zipline_errors_total{error_type="buffer-full"} 1"#);
+}

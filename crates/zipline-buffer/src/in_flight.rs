@@ -1,0 +1,102 @@
+//! The budget of bytes that pass through a process without being held.
+//!
+//! First come, first served; at most [`InFlight::WAITERS_MAX`] wait, further ones are refused.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::error::InFlightError;
+
+/// Bytes per permit of the semaphore, whose counts are 32 bits wide.
+const UNIT_BYTES: u64 = 1_024;
+
+/// A budget of bytes in flight. Clones share it.
+#[derive(Clone, Debug)]
+pub struct InFlight {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    semaphore: Arc<Semaphore>,
+    units: u32,
+    waiters: AtomicUsize,
+}
+
+/// A share of the budget, given back on drop.
+#[derive(Debug)]
+pub struct Permit {
+    units: u64,
+    _permit: OwnedSemaphorePermit,
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl InFlight {
+    /// Most requests that wait at once.
+    pub const WAITERS_MAX: usize = 16_384;
+
+    /// A budget of `budget_bytes`, rounded up to whole KiB, at least one.
+    pub fn new(budget_bytes: u64) -> Self {
+        let units = u32::try_from(budget_bytes.div_ceil(UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        let permits = usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self {
+            shared: Arc::new(Shared {
+                semaphore: Arc::new(Semaphore::new(permits)),
+                units,
+                waiters: AtomicUsize::new(0),
+            }),
+        }
+    }
+
+    /// Waits for `bytes` of the budget; more than the whole budget counts as the whole budget.
+    ///
+    /// # Errors
+    /// [`InFlightError::TooMany`] at once when [`Self::WAITERS_MAX`] wait already.
+    /// # Cancel safety
+    /// Dropping the future gives up its place.
+    pub async fn acquire(&self, bytes: u64) -> Result<Permit, InFlightError> {
+        let wanted = bytes.div_ceil(UNIT_BYTES).min(u64::from(self.shared.units));
+        let units = u32::try_from(wanted).unwrap_or(self.shared.units);
+        let waiters = self.shared.waiters.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(&self.shared.waiters);
+        if waiters >= Self::WAITERS_MAX {
+            return Err(InFlightError::TooMany { waiters });
+        }
+        let permit = Arc::clone(&self.shared.semaphore)
+            .acquire_many_owned(units)
+            .await
+            .expect("the semaphore is never closed");
+        Ok(Permit { units: u64::from(units), _permit: permit })
+    }
+
+    /// Bytes taken now.
+    pub fn used_bytes(&self) -> u64 {
+        let free = self.shared.semaphore.available_permits() as u64;
+        u64::from(self.shared.units).saturating_sub(free) * UNIT_BYTES
+    }
+
+    /// The budget in bytes.
+    pub fn budget_bytes(&self) -> u64 {
+        u64::from(self.shared.units) * UNIT_BYTES
+    }
+
+    /// Requests waiting now.
+    pub fn waiters(&self) -> usize {
+        self.shared.waiters.load(Ordering::Relaxed)
+    }
+}
+
+impl Permit {
+    /// Bytes of the budget it stands for.
+    pub fn bytes(&self) -> u64 {
+        self.units * UNIT_BYTES
+    }
+}

@@ -1,0 +1,24 @@
+//! Payload memory of one holder: who may occupy how much of it, for how long, and who may read it.
+//!
+//! Three parts. [`ledger`] is a pure state machine that decides (budget, waiters, payload and lease states, expiry;
+//! `docs/protocol.md` sections 6.4 and 6.5); [`segment`] is the memory itself, accounted until its last byte is let go;
+//! [`Store`] is the asynchronous face over both. [`InFlight`] is the second budget of a process: bytes passing through.
+//!
+//! Nothing here spawns tasks. The owner of a [`Store`] drives [`Store::run_expiry`].
+#![forbid(unsafe_code)]
+
+mod config;
+mod content;
+mod error;
+mod in_flight;
+pub mod ledger;
+pub mod segment;
+mod store;
+
+pub use config::{
+    Complete, Expiry, ExpiryBound, LeaseRequest, PayloadInfo, PayloadPhase, Settled, Snapshot, Spec,
+    StoreConfig,
+};
+pub use error::{AckError, BeginError, Gone, InFlightError, LeaseError, ReadError, ReleaseError, WriteError};
+pub use in_flight::{InFlight, Permit};
+pub use store::{PayloadGuard, PayloadReader, PayloadWriter, Store};

@@ -35,7 +35,7 @@ lint: $(STAMPS)/rust ## check format, lints and documentation
 bench: release ## measure invokes, inline and deferred, of 1 KB to 100 MB
 	target/release/zipline bench invoke $(ARGS)
 
-test-rust: $(STAMPS)/rust ## run the Rust tests
+test-rust: build ## run the Rust tests
 	cargo test --workspace
 
 test-demo: $(STAMPS)/python ## run the demo's functions and scene without Zipline

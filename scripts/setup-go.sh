@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../clients/go"
 
 if ! command -v go >/dev/null; then
-    echo "setup: Go 1.25 or later is needed for the client matrix; see https://go.dev/doc/install" >&2
+    echo "setup: Go 1.21 or later (it fetches the one go.mod names) is needed for the client matrix; see https://go.dev/doc/install" >&2
     exit 1
 fi
 mkdir -p ../../build/clients

@@ -1,0 +1,219 @@
+//! A TCP relay that cuts, resets or stalls connections at a byte offset; it can be told otherwise while it runs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::Result;
+use parking_lot::Mutex;
+use socket2::SockRef;
+use tokio::io::AsyncWriteExt;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::owner::{Owner, Spawner};
+
+/// What happens at the offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Both sides see an orderly end.
+    Fin,
+    /// Both sides see a reset.
+    Reset,
+    /// Nothing moves any more in this direction, and nothing is closed.
+    Stall,
+}
+
+/// Which bytes are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From who connected.
+    ToTarget,
+    /// To who connected.
+    FromTarget,
+}
+
+/// A fault at an offset.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// What happens.
+    pub fault: Fault,
+    /// Which bytes count.
+    pub direction: Direction,
+    /// After how many bytes of one connection.
+    pub after_bytes: u64,
+    /// How often; later connections pass.
+    pub times: u64,
+}
+
+#[derive(Debug)]
+struct Plan {
+    target: SocketAddr,
+    rule: Option<Rule>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    plan: Mutex<Plan>,
+    struck: AtomicU64,
+    passed_bytes: AtomicU64,
+    connections: AtomicU64,
+    generation: watch::Sender<u64>,
+}
+
+/// A running relay; it ends, and its connections with it, when dropped.
+#[derive(Debug)]
+pub struct Relay {
+    /// Where it listens.
+    pub address: SocketAddr,
+    shared: Arc<Shared>,
+    _owner: Owner,
+}
+
+impl Relay {
+    /// Starts a relay that passes everything to `target`.
+    ///
+    /// # Errors
+    /// No port.
+    pub async fn start(target: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let (address, owner) = (listener.local_addr()?, Owner::default());
+        let shared = Arc::new(Shared {
+            plan: Mutex::new(Plan { target, rule: None }),
+            struck: AtomicU64::new(0),
+            passed_bytes: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+            generation: watch::Sender::new(0),
+        });
+        let (spawner, state) = (owner.spawner(), Arc::clone(&shared));
+        owner.spawner().spawn(async move {
+            loop {
+                let Ok((client, _)) = listener.accept().await else { continue };
+                state.connections.fetch_add(1, Ordering::Relaxed);
+                let target = state.plan.lock().target;
+                let (connections, state) = (spawner.clone(), Arc::clone(&state));
+                spawner.spawn(async move {
+                    if let Ok(server) = TcpStream::connect(target).await {
+                        splice(client, server, &state, &connections);
+                    }
+                });
+            }
+        });
+        Ok(Self { address, shared, _owner: owner })
+    }
+
+    /// Sends new connections elsewhere.
+    pub fn set_target(&self, target: SocketAddr) {
+        self.shared.plan.lock().target = target;
+    }
+
+    /// Applies a rule to connections from now on, running ones included; `None` lets everything pass.
+    pub fn set_rule(&self, rule: Option<Rule>) {
+        self.shared.plan.lock().rule = rule;
+        self.shared.struck.store(0, Ordering::Relaxed);
+        self.shared.generation.send_modify(|generation| *generation += 1);
+    }
+
+    /// How often the present rule struck.
+    #[must_use]
+    pub fn struck(&self) -> u64 {
+        self.shared.struck.load(Ordering::Relaxed)
+    }
+
+    /// Bytes passed so far, both directions.
+    #[must_use]
+    pub fn passed_bytes(&self) -> u64 {
+        self.shared.passed_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Connections accepted so far.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.shared.connections.load(Ordering::Relaxed)
+    }
+}
+
+fn splice(client: TcpStream, server: TcpStream, shared: &Arc<Shared>, spawner: &Spawner) {
+    drop(client.set_nodelay(true));
+    drop(server.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    let end = Arc::new(watch::Sender::new(None));
+    for (direction, from, to) in
+        [(Direction::ToTarget, from_client, to_server), (Direction::FromTarget, from_server, to_client)]
+    {
+        let (shared, end) = (Arc::clone(shared), Arc::clone(&end));
+        spawner.spawn(async move {
+            let mut ended = end.subscribe();
+            let fault = tokio::select! {
+                fault = pump(direction, &from, to, &shared) => fault,
+                fault = ended.wait_for(Option::is_some) => fault.map_or(None, |fault| *fault),
+            };
+            if let Some(fault) = fault {
+                end.send_replace(Some(fault));
+                if fault == Fault::Reset {
+                    drop(SockRef::from(from.as_ref()).set_linger(Some(Duration::ZERO)));
+                }
+            }
+        });
+    }
+}
+
+/// Copies until the end or a fault. An orderly end passes on as half a close.
+async fn pump(
+    direction: Direction,
+    from: &OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    shared: &Shared,
+) -> Option<Fault> {
+    let mut generation = shared.generation.subscribe();
+    let (mut count, mut buffer) = (0_u64, vec![0_u8; 64 * 1024]);
+    loop {
+        let rule = {
+            let plan = shared.plan.lock();
+            plan.rule.filter(|rule| {
+                rule.direction == direction && shared.struck.load(Ordering::Relaxed) < rule.times
+            })
+        };
+        let room = match rule {
+            Some(rule) if count >= rule.after_bytes => {
+                shared.struck.fetch_add(1, Ordering::Relaxed);
+                if rule.fault != Fault::Stall {
+                    return Some(rule.fault);
+                }
+                // The stall lasts until the relay is told otherwise.
+                drop(generation.changed().await);
+                continue;
+            }
+            Some(rule) => usize::try_from(rule.after_bytes - count).unwrap_or(usize::MAX).min(buffer.len()),
+            None => buffer.len(),
+        };
+        let read = tokio::select! {
+            ready = from.readable() => match ready {
+                Ok(()) => from.try_read(&mut buffer[..room]),
+                Err(error) => Err(error),
+            },
+            changed = generation.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return None,
+            },
+        };
+        match read {
+            Ok(0) => {
+                drop(to.shutdown().await);
+                return None;
+            }
+            Ok(length) => {
+                if to.write_all(&buffer[..length]).await.is_err() {
+                    return Some(Fault::Reset);
+                }
+                count += length as u64;
+                shared.passed_bytes.fetch_add(length as u64, Ordering::Relaxed);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => return Some(Fault::Reset),
+        }
+    }
+}

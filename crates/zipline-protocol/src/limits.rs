@@ -7,7 +7,7 @@ pub const REFERENCE_MAX: usize = 1024;
 /// Payloads at or above it are deferred.
 pub const THRESHOLD_DEFAULT: u64 = 128 * 1024;
 /// Smallest threshold that can be set.
-pub const THRESHOLD_MIN: u64 = 4 * 1024;
+pub const THRESHOLD_MIN: u64 = 1024;
 /// A pause this long before the threshold is reached means: start inline.
 pub const ARRIVAL_PAUSE: Duration = Duration::from_millis(1);
 /// To connect to a data port.
@@ -50,6 +50,10 @@ pub const CAPABILITY_LEARNED: Duration = Duration::from_secs(300);
 pub const CAPABILITY_TOLD: Duration = Duration::from_secs(60);
 /// How often the engine repeats it.
 pub const CAPABILITY_TOLD_EVERY: Duration = Duration::from_secs(20);
+/// How long payloads go inline for a destination that could not retrieve from here.
+pub const UNREACHABLE: Duration = Duration::from_secs(30);
+/// Longest wait for the first 5 bytes of a gRPC message.
+pub const GRPC_PREFIX_WAIT: Duration = Duration::from_millis(10);
 /// Unit of buffer memory.
 pub const SEGMENT: usize = 256 * 1024;
 /// Largest window of a payload that cannot be held whole.

@@ -1,0 +1,17 @@
+//! What every Zipline process needs around its work: an owner for its tasks ([`Tasks`]), signals ([`signal`]), logs
+//! ([`logs`]), a metrics registry ([`Metrics`]), the open-file limit ([`limits`]) and protection of its memory
+//! ([`harden`]).
+//!
+//! Nothing here knows payloads, HTTP or configuration.
+#![forbid(unsafe_code)]
+
+pub mod harden;
+pub mod limits;
+pub mod logs;
+mod metrics;
+pub mod signal;
+mod supervised;
+mod tasks;
+
+pub use metrics::Metrics;
+pub use tasks::{AbortOnDrop, Task, TaskEnded, Tasks};

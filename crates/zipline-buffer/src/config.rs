@@ -27,7 +27,7 @@ impl StoreConfig {
             window_bytes: (budget_bytes / 4).clamp(1, 64 << 20),
             max_payloads: 65_536,
             max_waiters: 16_384,
-            digest_max_bytes: zipline_protocol::limits::DIGEST_MAX as u64,
+            digest_max_bytes: zipline_protocol::limits::DIGEST_MAX,
         }
     }
 }

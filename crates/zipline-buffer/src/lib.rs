@@ -1,7 +1,7 @@
 //! Payload memory of one holder: who may occupy how much of it, for how long, and who may read it.
 //!
-//! Three parts. [`ledger`] is a pure state machine that decides (budget, waiters, payload and lease states, expiry;
-//! `docs/protocol.md` sections 6.4 and 6.5); [`segment`] is the memory itself, accounted until its last byte is let go;
+//! Three parts. `ledger` is a pure state machine that decides (budget, waiters, payload and lease states, expiry;
+//! `docs/protocol.md` sections 6.4 and 6.5); `segment` is the memory itself, accounted until its last byte is let go;
 //! [`Store`] is the asynchronous face over both. [`InFlight`] is the second budget of a process: bytes passing through.
 //!
 //! Nothing here spawns tasks. The owner of a [`Store`] drives [`Store::run_expiry`].
@@ -11,8 +11,8 @@ mod config;
 mod content;
 mod error;
 mod in_flight;
-pub mod ledger;
-pub mod segment;
+mod ledger;
+mod segment;
 mod store;
 
 pub use config::{

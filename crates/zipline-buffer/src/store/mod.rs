@@ -1,140 +1,387 @@
 //! The asynchronous face over ledger and segments.
+//!
+//! One lock guards the ledger, the pool and the tables of those who wait; it is held for decisions, never while bytes
+//! are copied or freed and never across an await. Who waits holds a oneshot; answers are sent under the lock, so that
+//! a wait that is given up knows for certain whether it was answered.
+mod guard;
+mod reader;
+#[cfg(test)]
+mod tests;
+mod wait;
+mod writer;
+
+use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::Bytes;
-use zipline_protocol::data::FinalRecord;
-use zipline_protocol::{LeaseId, PayloadId};
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+use zipline_protocol::{LeaseId, PayloadId, limits};
 
-use crate::config::{Complete, Expiry, LeaseRequest, PayloadInfo, Settled, Snapshot, Spec, StoreConfig};
-use crate::error::{AckError, BeginError, LeaseError, ReadError, ReleaseError, WriteError};
+use crate::config::{LeaseRequest, PayloadInfo, Snapshot, Spec, StoreConfig};
+use crate::content::Content;
+use crate::error::{AckError, BeginError, Gone, LeaseError, ReleaseError};
+use crate::ledger::{
+    Admission, Begun, Effect, Grant, LeaseKey, LeaseWish, Leased, Ledger, Limits, Serial, Ticket,
+};
+use crate::segment::{Home, Pool, Returned};
+pub use guard::PayloadGuard;
+pub use reader::PayloadReader;
+use wait::{PendingBegin, PendingLease};
+pub use writer::PayloadWriter;
 
 /// The payloads of one holder. Clones share them.
-#[derive(Clone, Debug)]
-pub struct Store {}
+#[derive(Clone)]
+pub struct Store {
+    shared: Arc<Shared>,
+}
 
-/// The writing end of one payload.
-#[derive(Debug)]
-pub struct PayloadWriter {}
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    config: StoreConfig,
+    origin: Instant,
+    /// The next deadline moved to an earlier time.
+    deadline: Notify,
+    /// The last payload is gone, or the drain began or ended.
+    idle: Notify,
+    next_local: AtomicU64,
+}
 
-/// Ties a payload to its invocation.
-#[derive(Debug)]
-pub struct PayloadGuard {}
+struct State {
+    ledger: Ledger,
+    pool: Pool,
+    contents: HashMap<PayloadId, Arc<Content>>,
+    begins: HashMap<Ticket, WaitingBegin>,
+    growths: HashMap<Ticket, oneshot::Sender<()>>,
+    leases: HashMap<Ticket, oneshot::Sender<Result<Grant, LeaseError>>>,
+}
 
-/// The reading end of one lease.
-#[derive(Debug)]
-pub struct PayloadReader {}
+struct WaitingBegin {
+    id: PayloadId,
+    content: Arc<Content>,
+    answer: oneshot::Sender<Option<Serial>>,
+}
+
+impl Shared {
+    fn now(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Runs `decide` under the lock, then tells everyone whom it concerns.
+    fn with<R>(&self, decide: impl FnOnce(&mut State, Duration) -> R) -> R {
+        let mut state = self.state.lock();
+        // Read under the lock, so that the ledger never sees time run backwards.
+        let now = self.now();
+        if state.ledger.next_deadline().is_some_and(|at| at <= now) {
+            state.ledger.expire(now);
+        }
+        let result = decide(&mut state, now);
+        let freed = self.tell(&mut state);
+        drop(state);
+        // Dropping bytes takes the lock again.
+        for content in freed {
+            content.clear();
+        }
+        result
+    }
+
+    fn tell(&self, state: &mut State) -> Vec<Arc<Content>> {
+        let mut freed = Vec::new();
+        for effect in state.ledger.take_effects() {
+            match effect {
+                Effect::Accepted(ticket, serial) => {
+                    if let Some(waiting) = state.begins.remove(&ticket) {
+                        if serial.is_some() {
+                            state.contents.insert(waiting.id, waiting.content);
+                        }
+                        // The waiter's drop finds the answer if it is not waiting any more.
+                        let _unheard = waiting.answer.send(serial);
+                    }
+                }
+                Effect::Grown(ticket) => {
+                    if let Some(answer) = state.growths.remove(&ticket) {
+                        let _unheard = answer.send(());
+                    }
+                }
+                Effect::Leased(ticket, outcome) => {
+                    if let Some(answer) = state.leases.remove(&ticket) {
+                        let _unheard = answer.send(outcome);
+                    }
+                }
+                Effect::Readers(id) => {
+                    if let Some(content) = state.contents.get(&id) {
+                        content.readable.notify_waiters();
+                    }
+                }
+                Effect::Writer(id) => {
+                    if let Some(content) = state.contents.get(&id) {
+                        content.writable.notify_waiters();
+                    }
+                }
+                Effect::Settled(id, settled) => {
+                    if let Some(content) = state.contents.get(&id) {
+                        content.settled.get_or_init(|| settled);
+                        content.changed.notify_waiters();
+                    }
+                }
+                Effect::Gone(id, reason) => {
+                    if let Some(content) = state.contents.remove(&id) {
+                        content.gone.get_or_init(|| reason);
+                        content.readable.notify_waiters();
+                        content.writable.notify_waiters();
+                        freed.push(content);
+                    }
+                }
+                Effect::Deadline => self.deadline.notify_one(),
+                Effect::Empty => self.idle.notify_waiters(),
+            }
+        }
+        freed
+    }
+}
+
+impl Home for Shared {
+    fn block_dropped(&self, returned: Returned) {
+        let unused: Option<BytesMut> = self.with(|state, now| {
+            state.ledger.block_dropped(now, &returned.payload, returned.serial, returned.bytes);
+            returned.into_pool(&mut state.pool)
+        });
+        drop(unused);
+    }
+}
 
 impl Store {
-    /// An empty store.
-    pub fn new(_config: StoreConfig) -> Self {
-        todo!()
+    /// An empty store. It keeps up to a quarter of its budget in warm segments; see [`Self::keep_warm`].
+    pub fn new(config: StoreConfig) -> Self {
+        let ledger = Ledger::new(Limits {
+            budget_bytes: config.budget_bytes,
+            window_bytes: config.window_bytes,
+            segment_bytes: limits::SEGMENT as u64,
+            max_payloads: config.max_payloads,
+            max_waiters: config.max_waiters,
+            leases_per_peer: limits::LEASES_PER_PEER,
+            spent_remembered: limits::SPENT_REMEMBERED,
+            lease_lapse: limits::LEASE_LAPSE,
+        });
+        let warm = usize::try_from(config.budget_bytes / 4).unwrap_or(usize::MAX) / limits::SEGMENT;
+        let state = State {
+            ledger,
+            pool: Pool::new(config.budget_bytes, warm),
+            contents: HashMap::new(),
+            begins: HashMap::new(),
+            growths: HashMap::new(),
+            leases: HashMap::new(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(state),
+                config,
+                origin: Instant::now(),
+                deadline: Notify::new(),
+                idle: Notify::new(),
+                next_local: AtomicU64::new(0),
+            }),
+        }
     }
-    /// Keeps at most `segments` warm segments for reuse.
-    pub fn keep_warm(&self, _segments: usize) {
-        todo!()
+
+    /// Keeps at most `segments` warm segments for reuse, always within the budget; frees what is more.
+    pub fn keep_warm(&self, segments: usize) {
+        let discarded = self.shared.with(|state, _| state.pool.keep(segments));
+        drop(discarded);
     }
-    /// Accepts a payload, once there is memory for it.
+
+    /// Accepts a payload once its memory is reserved: all of it, or its window, or a growing one's first segment.
+    ///
+    /// Waiters are served first come, first served, at most `max_waiters` of them. Nothing overtakes them, so while one
+    /// waits a payload that may not wait is refused.
+    /// # Errors
+    /// [`BeginError::BufferFull`]: no memory within `spec.wait`; [`BeginError::TooLarge`]: not windowed and longer than
+    /// the budget; [`BeginError::Draining`]: the grace is over.
+    /// # Cancel safety
+    /// Dropping the future gives up its place, or the payload if it was just accepted.
     pub fn begin(
         &self,
-        _spec: Spec,
+        spec: Spec,
     ) -> impl Future<Output = Result<(PayloadWriter, PayloadGuard), BeginError>> + Send + 'static {
-        async { todo!() }
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let Spec { id, kind, length, retrievals, ttl, linger, wait, windowed } = spec;
+            let content = Arc::new(Content::new(length));
+            let admission = Admission { id, kind, length, retrievals, ttl, linger, windowed };
+            let begun = shared.with(|state, now| {
+                let begun = state.ledger.begin(now, admission, wait.is_some())?;
+                let (answer, answered) = oneshot::channel();
+                let content = Arc::clone(&content);
+                match begun {
+                    Begun::Accepted(_) => drop(state.contents.insert(id, content)),
+                    Begun::Waits(ticket) => {
+                        drop(state.begins.insert(ticket, WaitingBegin { id, content, answer }))
+                    }
+                }
+                Ok::<_, BeginError>((begun, answered))
+            })?;
+            let serial = match begun {
+                (Begun::Accepted(serial), _) => serial,
+                (Begun::Waits(ticket), answered) => {
+                    let pending = PendingBegin::new(Arc::clone(&shared), ticket, id, answered);
+                    pending.wait(wait.unwrap_or_default(), length).await?
+                }
+            };
+            let writer =
+                PayloadWriter::new(Arc::clone(&shared), Arc::clone(&content), id, serial, length, wait);
+            Ok((writer, PayloadGuard::new(shared, content, id, serial)))
+        }
     }
-    /// Takes or resumes a lease.
+
+    /// Takes a lease, or resumes the running lease of the same id, whose older reader then ends.
+    ///
+    /// While all retrievals are taken by running leases, or the peer has all the leases one address may have, it waits up
+    /// to `LEASE_LAPSE`, first come, first served.
+    /// # Errors
+    /// See [`LeaseError`]; [`LeaseError::data_status`] is the data port's answer.
+    /// # Cancel safety
+    /// Dropping the future gives up its place, or the lease if it was just granted.
     pub fn lease(
         &self,
-        _request: LeaseRequest,
+        request: LeaseRequest,
     ) -> impl Future<Output = Result<PayloadReader, LeaseError>> + Send + 'static {
-        async { todo!() }
+        let shared = Arc::clone(&self.shared);
+        async move {
+            let LeaseRequest { payload, lease, peer, from, to } = request;
+            let wish = LeaseWish { payload, key: LeaseKey::Remote(lease), peer: Some(peer), from, to };
+            let (leased, content, answered) = shared.with(|state, now| {
+                let leased = state.ledger.lease(now, wish)?;
+                let (answer, answered) = oneshot::channel();
+                if let Leased::Waits(ticket) = leased {
+                    state.leases.insert(ticket, answer);
+                }
+                let content = state.contents.get(&payload).cloned().ok_or(LeaseError::NotFound)?;
+                Ok::<_, LeaseError>((leased, content, answered))
+            })?;
+            let grant = match leased {
+                Leased::Granted(grant) => grant,
+                Leased::Waits(ticket) => {
+                    PendingLease::new(Arc::clone(&shared), ticket, answered).wait().await?
+                }
+            };
+            Ok(PayloadReader::new(shared, content, grant, from, to))
+        }
     }
-    /// Every byte of the lease was delivered. Idempotent.
-    pub fn acknowledge(&self, _payload: &PayloadId, _lease: &LeaseId) -> Result<(), AckError> {
-        todo!()
+
+    /// Every byte of the lease was delivered: its retrieval counts. Repeating it changes nothing, also when the payload
+    /// was spent meanwhile.
+    ///
+    /// # Errors
+    /// [`AckError`]: the payload or the lease is not known (any more).
+    pub fn acknowledge(&self, payload: &PayloadId, lease: &LeaseId) -> Result<(), AckError> {
+        self.shared.with(|state, now| state.ledger.acknowledge(now, payload, LeaseKey::Remote(*lease)))
     }
-    /// The lease is given up. Idempotent.
-    pub fn cancel(&self, _payload: &PayloadId, _lease: &LeaseId) -> Result<(), AckError> {
-        todo!()
+
+    /// The lease is given up; nothing is spent. Repeating it changes nothing.
+    ///
+    /// # Errors
+    /// [`AckError`]: the payload is not known (any more).
+    pub fn cancel(&self, payload: &PayloadId, lease: &LeaseId) -> Result<(), AckError> {
+        self.shared.with(|state, now| state.ledger.cancel_lease(now, payload, LeaseKey::Remote(*lease)))
     }
-    /// Frees a payload. Idempotent for spent ones.
-    pub fn release(&self, _payload: &PayloadId) -> Result<(), ReleaseError> {
-        todo!()
+
+    /// Frees a payload; its readers end. Releasing a spent one changes nothing.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]: not known, or expired.
+    pub fn release(&self, payload: &PayloadId) -> Result<(), ReleaseError> {
+        self.shared.with(|state, now| state.ledger.release(now, payload)).map_err(|gone| match gone {
+            Gone::Expired => ReleaseError::Expired,
+            Gone::Aborted | Gone::Released | Gone::Spent => ReleaseError::NotFound,
+        })
     }
-    /// One payload's state.
-    pub fn info(&self, _payload: &PayloadId) -> Option<PayloadInfo> {
-        todo!()
+
+    /// One payload's state; `None` if it is not here.
+    pub fn info(&self, payload: &PayloadId) -> Option<PayloadInfo> {
+        self.shared.with(|state, now| state.ledger.info(now, payload))
     }
-    /// Begins to drain.
-    pub fn drain(&self, _grace: Duration) {
-        todo!()
+
+    /// Begins to drain: puts completed from now on expire within `grace`; after it no payload is accepted and no lease
+    /// granted. A second call can only shorten the grace.
+    pub fn drain(&self, grace: Duration) {
+        self.shared.with(|state, now| state.ledger.drain(now, grace));
+        self.shared.idle.notify_waiters();
     }
-    /// Resolves when draining and either nothing is held or the grace is over.
+
+    /// Resolves once the store drains and either holds nothing or its grace is over.
     pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
-        async { todo!() }
+        let shared = Arc::clone(&self.shared);
+        async move {
+            loop {
+                let mut idle = std::pin::pin!(shared.idle.notified());
+                idle.as_mut().enable();
+                let (empty, deadline) =
+                    shared.with(|state, _| (state.ledger.is_empty(), state.ledger.drain_deadline()));
+                match deadline {
+                    None => idle.await,
+                    Some(_) if empty => return,
+                    Some(at) => {
+                        let until = shared.origin + at;
+                        if tokio::time::timeout_at(until, idle).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
     }
-    /// Drives expiry, lapses, linger. Never resolves; the caller owns it as a task.
+
+    /// Drives expiry, lapses and linger. Never resolves; its owner runs one of it as a task. Without it deadlines are
+    /// met only when something else happens to the store.
     pub fn run_expiry(&self) -> impl Future<Output = ()> + Send + 'static {
-        async { todo!() }
+        let shared = Arc::clone(&self.shared);
+        async move {
+            loop {
+                // `with` does what is due.
+                let next = shared.with(|state, _| state.ledger.next_deadline());
+                let earlier = shared.deadline.notified();
+                match next {
+                    // Elapsed or moved, the next round looks again.
+                    Some(at) => drop(tokio::time::timeout_at(shared.origin + at, earlier).await),
+                    None => earlier.await,
+                }
+            }
+        }
     }
-    /// What is held now.
+
+    /// What is held now. Lists at most [`Snapshot::PAYLOADS_MAX`] payloads, the oldest.
     pub fn snapshot(&self) -> Snapshot {
-        todo!()
+        let mut snapshot = self.totals();
+        snapshot.payloads = self.shared.with(|state, now| state.ledger.list(now, Snapshot::PAYLOADS_MAX));
+        snapshot
+    }
+
+    /// As [`Self::snapshot`], without the list: cheap, whatever is held.
+    pub fn totals(&self) -> Snapshot {
+        let budget_bytes = self.shared.config.budget_bytes;
+        self.shared.with(|state, _| Snapshot {
+            held_bytes: state.ledger.charged_bytes(),
+            peak_bytes: state.ledger.peak_bytes(),
+            budget_bytes,
+            warm_bytes: state.pool.warm_bytes(),
+            allocated_bytes: state.pool.allocated_bytes(),
+            payload_count: state.ledger.payload_count(),
+            waiters: state.ledger.memory_waiters(),
+            lease_waiters: state.ledger.lease_waiters(),
+            leases: state.ledger.running_leases(),
+            draining: state.ledger.drain_deadline().is_some(),
+            payloads: Vec::new(),
+        })
     }
 }
 
-impl PayloadWriter {
-    /// Adds bytes; waits for memory or window room.
-    pub async fn write(&mut self, _bytes: Bytes) -> Result<(), WriteError> {
-        todo!()
-    }
-    /// Completes the payload.
-    pub fn finish(self, _trailers: Vec<u8>) -> Result<Complete, WriteError> {
-        todo!()
-    }
-    /// Bytes written so far.
-    pub fn written(&self) -> u64 {
-        todo!()
-    }
-}
-
-impl PayloadGuard {
-    /// The payload's id.
-    pub fn id(&self) -> &PayloadId {
-        todo!()
-    }
-    /// Lets the payload live on by its ttl and retrievals.
-    pub fn keep(self) {
-        todo!()
-    }
-    /// When it expires; `None` before it is complete, or when it has no ttl.
-    pub fn expiry(&self) -> Option<Expiry> {
-        todo!()
-    }
-    /// Resolves when it was acknowledged, cancelled by its receiver, or lost.
-    pub fn settled(&self) -> impl Future<Output = Settled> + Send + 'static {
-        async { todo!() }
-    }
-    /// Reads it locally from byte 0; `None` when byte 0 has left the window or the payload is gone.
-    pub fn reader_from_start(&self) -> Option<PayloadReader> {
-        todo!()
-    }
-}
-
-impl PayloadReader {
-    /// The payload's length, once known.
-    pub fn payload_length(&self) -> Option<u64> {
-        todo!()
-    }
-    /// Offset of the next byte.
-    pub fn position(&self) -> u64 {
-        todo!()
-    }
-    /// The next bytes, at most `SEGMENT` of them; `None` at the end of the range.
-    pub async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
-        todo!()
-    }
-    /// The final record, once the payload is complete.
-    pub fn final_record(&self) -> Option<FinalRecord> {
-        todo!()
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("config", &self.shared.config).finish_non_exhaustive()
     }
 }

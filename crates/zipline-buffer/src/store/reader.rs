@@ -1,0 +1,156 @@
+//! The reading end of one lease.
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use zipline_protocol::data::FinalRecord;
+
+use super::Shared;
+use crate::content::{Content, Found};
+use crate::error::ReadError;
+use crate::ledger::Grant;
+
+/// The reading end of one lease. Dropping it leaves a receiver's lease running until it lapses, so that the receiver can
+/// resume.
+pub struct PayloadReader {
+    shared: Arc<Shared>,
+    content: Arc<Content>,
+    grant: Grant,
+    from: u64,
+    position: u64,
+    to: Option<u64>,
+}
+
+impl PayloadReader {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        content: Arc<Content>,
+        grant: Grant,
+        from: u64,
+        to: Option<u64>,
+    ) -> Self {
+        Self { shared, content, grant, from, position: from, to }
+    }
+
+    /// The payload's whole length in bytes, once known.
+    pub fn payload_length(&self) -> Option<u64> {
+        self.content.length()
+    }
+
+    /// Offset of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next bytes, never empty, at most `SEGMENT` of them and without a copy; `None` at the end of the range or of
+    /// the payload. Waits for bytes that are not written yet. Each call that yields is progress of the lease.
+    ///
+    /// The bytes stay charged to the budget until they are dropped.
+    /// # Errors
+    /// See [`ReadError`]; nothing follows an error.
+    /// # Cancel safety
+    /// Yes: bytes are taken only when the future is ready.
+    pub async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
+        tokio::task::coop::consume_budget().await;
+        loop {
+            let content = Arc::clone(&self.content);
+            match content.read(self.from, self.position, self.to) {
+                Ok(Found::Bytes(bytes)) => {
+                    let position = self.position + bytes.len() as u64;
+                    if let Err(error) = self.progress(position) {
+                        return Some(Err(error));
+                    }
+                    self.position = position;
+                    return Some(Ok(bytes));
+                }
+                Ok(Found::End) => return None,
+                Ok(Found::Nothing) => {}
+                Err(error) => return Some(Err(error)),
+            }
+            let mut readable = std::pin::pin!(content.readable.notified());
+            readable.as_mut().enable();
+            // What came between looking and listening would not be heard.
+            if let Ok(Found::Nothing) = content.read(self.from, self.position, self.to)
+                && let Err(error) = self.starve(readable).await
+            {
+                return Some(Err(error));
+            }
+        }
+    }
+
+    /// Waits until the payload is complete: the final record speaks of the whole payload, whatever the range.
+    ///
+    /// # Errors
+    /// See [`ReadError`].
+    /// # Cancel safety
+    /// Yes.
+    pub async fn completed(&mut self) -> Result<FinalRecord, ReadError> {
+        let content = Arc::clone(&self.content);
+        loop {
+            let mut readable = std::pin::pin!(content.readable.notified());
+            readable.as_mut().enable();
+            if let Some(record) = content.final_record() {
+                return Ok(record);
+            }
+            if let Some(gone) = content.gone.get() {
+                return Err(ReadError::Gone(*gone));
+            }
+            self.starve(readable).await?;
+        }
+    }
+
+    /// The final record, once the payload is complete.
+    pub fn final_record(&self) -> Option<FinalRecord> {
+        self.content.final_record()
+    }
+
+    /// Whether the payload is complete.
+    pub fn is_complete(&self) -> bool {
+        self.content.is_complete()
+    }
+
+    /// Waits while the lease is known to wait for the writer.
+    async fn starve(&self, readable: impl Future<Output = ()>) -> Result<(), ReadError> {
+        let Self { shared, grant, .. } = self;
+        self.explain(shared.with(|state, now| state.ledger.starve(now, grant, true)))?;
+        let _starving = Starving { shared, grant };
+        readable.await;
+        Ok(())
+    }
+
+    fn progress(&self, position: u64) -> Result<(), ReadError> {
+        self.explain(self.shared.with(|state, now| state.ledger.progress(now, &self.grant, position)))
+    }
+
+    /// The ledger forgets why a payload is gone; the content knows.
+    fn explain(&self, result: Result<(), ReadError>) -> Result<(), ReadError> {
+        result.map_err(|error| match (error, self.content.gone.get()) {
+            (ReadError::Gone(_), Some(gone)) => ReadError::Gone(*gone),
+            (error, _) => error,
+        })
+    }
+}
+
+struct Starving<'a> {
+    shared: &'a Shared,
+    grant: &'a Grant,
+}
+
+impl Drop for Starving<'_> {
+    fn drop(&mut self) {
+        // A lease that ended meanwhile has nothing to be told.
+        let _ended = self.shared.with(|state, now| state.ledger.starve(now, self.grant, false));
+    }
+}
+
+impl Drop for PayloadReader {
+    fn drop(&mut self) {
+        self.shared.with(|state, now| state.ledger.detach(now, &self.grant));
+    }
+}
+
+impl fmt::Debug for PayloadReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PayloadReader").field("position", &self.position).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,21 @@
+//! The data plane between queue-proxies: payloads from the holder's memory to the receiver's.
+//!
+//! - [`DataPort`]: the holder's side. Serves retrieve, acknowledge and cancel out of a [`zipline_buffer::Store`].
+//! - [`Retriever`]: the receiver's side. Connects, proves, resumes, verifies, acknowledges.
+//! - [`sockets`]: TCP options for data connections.
+//! - [`trailers`]: how a message's trailers travel with its payload.
+//!
+//! `docs/protocol.md` section 6 is the truth for both sides.
+#![forbid(unsafe_code)]
+
+mod error;
+mod port;
+mod retriever;
+pub mod sockets;
+pub mod trailers;
+
+pub use error::{RetrieveError, RetrieveErrorKind, Source};
+pub use port::{DataPort, DataPortConfig, DataPortMonitor, DataPortStats};
+pub use retriever::{
+    Outcome, Retrieval, RetrievalBody, RetrievalOutcome, RetrieveOptions, Retriever, RetrieverConfig,
+};

@@ -1,0 +1,192 @@
+//! The holder's side: the data port (`docs/protocol.md` section 6).
+//!
+//! Every request is proven before anything it names is looked up. What one peer may cost is bounded: connections by
+//! [`DataPortConfig::connections_per_peer`] (further ones are closed), leases by the store, and a connection that takes no
+//! bytes for as long as a lease lives without progress is closed, so that a slow reader pins at most one or two segments
+//! for that long.
+
+mod activity;
+mod answer;
+mod connection;
+mod payload_body;
+mod peers;
+
+use crate::sockets;
+use peers::Peers;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use zipline_buffer::Store;
+use zipline_protocol::{BootId, limits};
+use zipline_runtime::Tasks;
+use zipline_seal::Keyring;
+
+/// Pause after the process ran out of descriptors or memory for a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// Settings of a data port.
+#[derive(Debug, Clone)]
+pub struct DataPortConfig {
+    /// Where to listen; port 0 takes any free one.
+    pub address: SocketAddr,
+    /// The boot id of this process, as references name it.
+    pub boot: BootId,
+    /// Connections accepted from one address; further ones are closed at once.
+    pub connections_per_peer: usize,
+    /// Connections in all; while they are taken, no further one is accepted and new ones wait in the kernel's queue.
+    pub max_connections: usize,
+    /// An idle connection is closed after this time.
+    pub idle_timeout: Duration,
+    /// A connection that takes no bytes for this long is closed.
+    pub lease_lapse: Duration,
+}
+
+impl DataPortConfig {
+    /// The protocol's numbers.
+    #[must_use]
+    pub fn new(address: SocketAddr, boot: BootId) -> Self {
+        Self {
+            address,
+            boot,
+            connections_per_peer: limits::CONNECTIONS_PER_PEER,
+            max_connections: 8192,
+            idle_timeout: Duration::from_secs(90),
+            lease_lapse: limits::LEASE_LAPSE,
+        }
+    }
+}
+
+/// Counts of a data port since it was bound.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DataPortStats {
+    /// Connections that are open now.
+    pub open_connections: u64,
+    /// Connections closed at once because their peer had too many.
+    pub refused_connections: u64,
+    /// Connections closed because they took no bytes for too long.
+    pub stuck_connections: u64,
+    /// Requests without a valid proof.
+    pub unproven_requests: u64,
+    /// Payload bytes handed to connections.
+    pub sent_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    refused_connections: AtomicU64,
+    stuck_connections: AtomicU64,
+    unproven_requests: AtomicU64,
+    sent_bytes: AtomicU64,
+}
+
+/// What all connections of a port share.
+#[derive(Debug)]
+struct Shared {
+    config: DataPortConfig,
+    keyring: Keyring,
+    store: Store,
+    peers: Peers,
+    counters: Counters,
+}
+
+/// Reads the counts of a data port, also after it was run.
+#[derive(Debug, Clone)]
+pub struct DataPortMonitor(Arc<Shared>);
+
+impl DataPortMonitor {
+    /// The counts now.
+    #[must_use]
+    pub fn stats(&self) -> DataPortStats {
+        let counters = &self.0.counters;
+        DataPortStats {
+            open_connections: self.0.peers.open(),
+            refused_connections: counters.refused_connections.load(Ordering::Relaxed),
+            stuck_connections: counters.stuck_connections.load(Ordering::Relaxed),
+            unproven_requests: counters.unproven_requests.load(Ordering::Relaxed),
+            sent_bytes: counters.sent_bytes.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A data port whose socket listens; [`DataPort::run`] serves it.
+#[derive(Debug)]
+pub struct DataPort {
+    listener: TcpListener,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+impl DataPort {
+    /// Takes the socket. Connections wait in the kernel's queue until the port runs.
+    ///
+    /// # Errors
+    /// What the kernel says: the address is taken, not ours, or not allowed.
+    pub fn bind(config: DataPortConfig, keyring: Keyring, store: Store) -> io::Result<Self> {
+        let listener = sockets::listen(config.address)?;
+        let address = listener.local_addr()?;
+        let peers = Peers::new(config.connections_per_peer);
+        let shared = Arc::new(Shared { config, keyring, store, peers, counters: Counters::default() });
+        Ok(Self { listener, address, shared })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Reads the port's counts from elsewhere.
+    #[must_use]
+    pub fn monitor(&self) -> DataPortMonitor {
+        DataPortMonitor(Arc::clone(&self.shared))
+    }
+
+    /// Serves until the token of `tasks` is cancelled; its connections are tasks of `tasks`. Then accepts nothing more,
+    /// idle connections close, and running answers go on until they end or `tasks` aborts them. Draining is the store's
+    /// affair and does not stop the port.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the listening socket; connections go on.
+    pub async fn run(self, tasks: Tasks) {
+        let stop = tasks.token();
+        let slots = Arc::new(Semaphore::new(self.shared.config.max_connections));
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => return,
+                accepted = accept(&self.listener, &slots) => accepted,
+            };
+            let (slot, stream, peer) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a data connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Some(place) = self.shared.peers.admit(peer.ip().to_canonical()) else {
+                self.shared.counters.refused_connections.fetch_add(1, Ordering::Relaxed);
+                tracing::debug!(%peer, "data connection refused, its address has too many");
+                continue;
+            };
+            let shared = Arc::clone(&self.shared);
+            let stop = stop.clone();
+            drop(tasks.spawn("data connection", async move {
+                connection::serve(stream, place.peer(), shared, stop).await;
+                drop((place, slot));
+            }));
+        }
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> io::Result<(tokio::sync::OwnedSemaphorePermit, tokio::net::TcpStream, SocketAddr)> {
+    let slot = Arc::clone(slots).acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, peer) = listener.accept().await?;
+    Ok((slot, stream, peer))
+}

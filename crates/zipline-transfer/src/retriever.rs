@@ -1,0 +1,123 @@
+//! The receiver's side: retrieves a payload from its holder.
+
+mod body;
+mod connect;
+mod exchange;
+mod grant;
+mod intake;
+mod pool;
+mod retrieval;
+
+pub use body::{Outcome, RetrievalBody, RetrievalOutcome};
+pub use retrieval::Retrieval;
+
+use crate::error::RetrieveError;
+use exchange::Holder;
+use pool::Pool;
+use std::sync::Arc;
+use std::time::Duration;
+use zipline_protocol::{Record, limits};
+use zipline_runtime::Tasks;
+use zipline_seal::Keyring;
+
+/// Settings of a retriever. The defaults are the protocol's numbers.
+#[derive(Debug, Clone)]
+pub struct RetrieverConfig {
+    /// Longest time to connect to one address.
+    pub connect_timeout: Duration,
+    /// The second address is tried this long after the first, or at once when the first fails.
+    pub connect_stagger: Duration,
+    /// Longest silence of a holder while bytes are waited for, reconnecting included.
+    pub progress_timeout: Duration,
+    /// Connections tried in a row without a byte in between.
+    pub attempts: u32,
+    /// Tries of one acknowledgement.
+    pub acknowledge_attempts: u32,
+    /// Payloads up to this length are hashed on arrival, so that a digest in their final record can be verified. A digest
+    /// that the reference itself names is verified whatever the length.
+    pub digest_max_bytes: u64,
+    /// Idle connections kept per address; further ones are closed.
+    pub max_idle_per_address: usize,
+    /// Idle connections kept in all; further ones are closed.
+    pub max_idle: usize,
+    /// An idle connection is not used again after this time.
+    pub idle_timeout: Duration,
+}
+
+impl Default for RetrieverConfig {
+    fn default() -> Self {
+        Self {
+            connect_timeout: limits::CONNECT_TIMEOUT,
+            connect_stagger: limits::CONNECT_STAGGER,
+            progress_timeout: limits::PROGRESS_TIMEOUT,
+            attempts: limits::RETRIEVE_ATTEMPTS,
+            acknowledge_attempts: limits::ACKNOWLEDGE_ATTEMPTS,
+            digest_max_bytes: limits::DIGEST_MAX,
+            max_idle_per_address: 32,
+            max_idle: 1024,
+            idle_timeout: Duration::from_secs(60),
+        }
+    }
+}
+
+impl RetrieverConfig {
+    /// Silence after which a sign of life is asked for; the rest of `progress_timeout` is left for the answer.
+    fn ask_after(&self) -> Duration {
+        self.progress_timeout * 2 / 3
+    }
+}
+
+/// Which part of a payload to retrieve. The default is all of it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RetrieveOptions {
+    /// First byte.
+    pub from: u64,
+    /// Byte after the last one; `None`, or beyond the end: to the end.
+    pub to: Option<u64>,
+}
+
+/// Retrieves payloads. Clones share keys and pooled connections.
+#[derive(Debug, Clone)]
+pub struct Retriever {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    keyring: Keyring,
+    tasks: Tasks,
+    config: RetrieverConfig,
+    /// Shared with the tasks that drive connections, which close the idle ones when their owner stops.
+    pool: Arc<Pool>,
+}
+
+impl Retriever {
+    /// A retriever that proves with `keyring` and runs its connections, acknowledgements and cancellations as tasks of
+    /// `tasks`.
+    #[must_use]
+    pub fn new(keyring: Keyring, tasks: Tasks, config: RetrieverConfig) -> Self {
+        let pool = Arc::new(Pool::new(&config));
+        Self { shared: Arc::new(Shared { keyring, tasks, config, pool }) }
+    }
+
+    /// Connects to the holder that `record` names and is granted a lease. The bytes follow from the [`Retrieval`].
+    ///
+    /// Takes as long as connecting may take, and, when all retrievals of the payload are taken by others, up to
+    /// `LEASE_LAPSE` for one of them to end. A holder that is silent for `PROGRESS_TIMEOUT` is given up.
+    ///
+    /// # Errors
+    /// [`RetrieveError`]: no key, no connection, no proof, refused, or silent. Not a byte has arrived then.
+    /// # Cancel safety
+    /// Dropping the future closes the connection; a lease that was granted meanwhile lapses by itself.
+    pub async fn start(&self, record: &Record, options: RetrieveOptions) -> Result<Retrieval, RetrieveError> {
+        let holder = Holder::of(record, zipline_seal::new_lease_id());
+        let granted = grant::grant(&self.shared, &holder, options.from, options.to, None).await?;
+        Retrieval::new(Arc::clone(&self.shared), Arc::new(holder), record, options, granted)
+    }
+
+    /// Idle connections now.
+    #[must_use]
+    pub fn idle_connections(&self) -> usize {
+        self.shared.pool.idle()
+    }
+}

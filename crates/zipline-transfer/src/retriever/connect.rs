@@ -1,0 +1,96 @@
+//! Connecting to a holder that has one or two addresses.
+
+use super::RetrieverConfig;
+use crate::sockets;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// Connects to the first of `addresses` that answers: the second one starts when the first has failed or after the
+/// stagger, whichever is earlier. Each has the connect timeout.
+pub(super) async fn connect(
+    addresses: &[SocketAddr],
+    config: &RetrieverConfig,
+) -> io::Result<(TcpStream, SocketAddr)> {
+    let one = |address: SocketAddr| async move {
+        let stream = timeout(config.connect_timeout, sockets::connect(address)).await;
+        stream.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())).map(|stream| (stream, address))
+    };
+    let (first, second) = match *addresses {
+        [] => return Err(io::Error::new(io::ErrorKind::InvalidInput, "the holder has no address")),
+        [only] => return one(only).await,
+        [first, second, ..] => (first, second),
+    };
+    let mut first = pin!(one(first));
+    match timeout(config.connect_stagger, &mut first).await {
+        Ok(Ok(connected)) => return Ok(connected),
+        Ok(Err(_)) => return one(second).await,
+        Err(_head_start_over) => {}
+    }
+    let mut second = pin!(one(second));
+    tokio::select! {
+        connected = &mut first => match connected {
+            Ok(connected) => Ok(connected),
+            Err(_) => second.await,
+        },
+        connected = &mut second => match connected {
+            Ok(connected) => Ok(connected),
+            Err(_) => first.await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    /// A listener whose queue is full: connecting to it neither succeeds nor fails.
+    async fn black_hole() -> (socket2::Socket, SocketAddr, Vec<TcpStream>) {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        socket.bind(&any.into()).unwrap();
+        socket.listen(0).unwrap();
+        let address = socket.local_addr().unwrap().as_socket().unwrap();
+        let mut fill = Vec::new();
+        while let Ok(Ok(stream)) = timeout(Duration::from_millis(50), TcpStream::connect(address)).await {
+            fill.push(stream);
+        }
+        (socket, address, fill)
+    }
+
+    async fn refused() -> SocketAddr {
+        let listener = sockets::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        listener.local_addr().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_silent_first_address_does_not_hold_up_the_second() {
+        let config =
+            RetrieverConfig { connect_stagger: Duration::from_millis(20), ..RetrieverConfig::default() };
+        let (_socket, silent, _fill) = black_hole().await;
+        let listener = sockets::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let good = listener.local_addr().unwrap();
+        assert_eq!(connect(&[silent, good], &config).await.unwrap().1, good);
+        assert_eq!(connect(&[good, silent], &config).await.unwrap().1, good);
+        let bad = refused().await;
+        assert_eq!(connect(&[bad, good], &config).await.unwrap().1, good);
+    }
+
+    #[tokio::test]
+    async fn a_silent_address_ends_at_the_connect_timeout() {
+        let config = RetrieverConfig {
+            connect_timeout: Duration::from_millis(60),
+            connect_stagger: Duration::from_millis(20),
+            ..RetrieverConfig::default()
+        };
+        let (_socket, silent, _fill) = black_hole().await;
+        let error = connect(&[silent], &config).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let error = connect(&[silent, refused().await], &config).await.unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused));
+        assert_eq!(connect(&[], &config).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

@@ -1,0 +1,107 @@
+//! Asking for a lease until it is granted, refused, or the holder is silent for too long.
+
+use super::Shared;
+use super::exchange::{Answer, ExchangeError, Holder, checkout, send, tell};
+use crate::error::{RetrieveError, RetrieveErrorKind as Kind};
+use std::pin::pin;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use zipline_protocol::data::Operation;
+use zipline_protocol::limits;
+
+/// Why a lease was not granted.
+#[derive(Debug)]
+pub(super) enum GrantError {
+    /// The connection broke; another one may do better.
+    Broken(hyper::Error),
+    /// The holder could not be connected.
+    Unreachable(RetrieveError),
+    /// Silent, refused, unproven.
+    Final(RetrieveError),
+}
+
+impl From<ExchangeError> for GrantError {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Broken(error) => Self::Broken(error),
+            ExchangeError::Final(error) if matches!(error.kind(), Kind::Connect { .. }) => {
+                Self::Unreachable(error)
+            }
+            ExchangeError::Final(error) => Self::Final(error),
+        }
+    }
+}
+
+impl From<GrantError> for RetrieveError {
+    fn from(error: GrantError) -> Self {
+        match error {
+            GrantError::Broken(error) => Self::new(Kind::Broken { attempts: 1 }).with_source(error),
+            GrantError::Unreachable(error) | GrantError::Final(error) => error,
+        }
+    }
+}
+
+/// Takes or resumes the lease from byte `from`. `deadline` bounds a resumption, connecting included; without one, connecting
+/// has its own bound and the answer `PROGRESS_TIMEOUT`.
+///
+/// A holder that lets us wait for another lease to end is silent as well. So after a while it is asked for a sign of life
+/// over another connection, and as long as it gives one, it has up to `LEASE_LAPSE`.
+pub(super) async fn grant(
+    shared: &Shared,
+    holder: &Holder,
+    from: u64,
+    to: Option<u64>,
+    deadline: Option<Instant>,
+) -> Result<Answer, GrantError> {
+    let silent = || GrantError::Final(Kind::Stalled { after: shared.config.progress_timeout }.into());
+    let mut fresh = false;
+    loop {
+        let checkout = checkout(shared, holder, fresh);
+        let (connection, used) = match deadline {
+            Some(deadline) => timeout_at(deadline, checkout).await.map_err(|_elapsed| silent())??,
+            None => checkout.await?,
+        };
+        let sent = Instant::now();
+        let give_up = sent + limits::LEASE_LAPSE + shared.config.progress_timeout;
+        let mut deadline = deadline.unwrap_or(sent + shared.config.progress_timeout);
+        let mut ask = (sent + shared.config.ask_after()).min(deadline);
+        let mut asked = pin!(send(shared, holder, Operation::Retrieve, (from, to), connection));
+        let answer = loop {
+            tokio::select! {
+                answer = &mut asked => break Some(answer),
+                () = sleep_until(ask) => {}
+            }
+            if Instant::now() >= deadline.min(give_up) {
+                break None;
+            }
+            tokio::select! {
+                answer = &mut asked => break Some(answer),
+                alive = timeout_at(deadline, sign_of_life(shared, holder)) => {
+                    if alive != Ok(true) {
+                        // No sign: what is left of the time is for the answer itself.
+                        ask = deadline;
+                        continue;
+                    }
+                    deadline = Instant::now() + shared.config.progress_timeout;
+                    ask = Instant::now() + shared.config.ask_after();
+                }
+            }
+        };
+        match answer {
+            Some(Ok(answer)) => return Ok(answer),
+            // A holder may close an idle connection just when it is used again.
+            Some(Err(ExchangeError::Broken(_))) if used => fresh = true,
+            Some(Err(error)) => return Err(error.into()),
+            None => return Err(silent()),
+        }
+    }
+}
+
+/// Whether the holder answers with proof. It is asked to cancel a lease that nobody has, which changes nothing.
+async fn sign_of_life(shared: &Shared, holder: &Holder) -> bool {
+    let nobodys = holder.with_lease(zipline_seal::new_lease_id());
+    match tell(shared, &nobodys, Operation::Cancel).await {
+        Ok(()) => true,
+        Err(ExchangeError::Final(error)) => matches!(error.kind(), Kind::Refused { .. }),
+        Err(ExchangeError::Broken(_)) => false,
+    }
+}

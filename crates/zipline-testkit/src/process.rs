@@ -167,3 +167,14 @@ pub fn descendants(id: u32) -> Result<Vec<u32>> {
 
 /// How long a process may take to notice something; only ever used as an upper bound.
 pub const NOTICE: Duration = Duration::from_secs(15);
+
+/// Lets this process open as many files as the system allows: a test with thousands of connections holds both ends.
+///
+/// # Errors
+/// The limit cannot be raised.
+pub fn raise_open_files() -> Result<()> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .context("raise open files")
+}

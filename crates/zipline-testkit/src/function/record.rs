@@ -1,6 +1,6 @@
 //! What a test function remembers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -31,6 +31,12 @@ pub struct Run {
     pub path: String,
     /// `HTTP/1.1` or `HTTP/2.0`.
     pub protocol: String,
+    /// Names of the Zipline headers it came with; functions see none, but for those that outsiders may send them.
+    pub zipline_headers: Vec<String>,
+    /// `User-Agent`, if any.
+    pub user_agent: Option<String>,
+    /// `Content-Type`, if any.
+    pub content_type: Option<String>,
     /// Whether the request was a reference instead of a payload: then something went badly wrong.
     pub reference: bool,
     /// Whether the length was announced.
@@ -39,6 +45,10 @@ pub struct Run {
     pub length: u64,
     /// How the body ended.
     pub end: BodyEnd,
+    /// SHA-256 of a body that ended cleanly, in hexadecimal.
+    pub sha256: Option<String>,
+    /// Trailers of a body that ended cleanly.
+    pub trailers: BTreeMap<String, String>,
 }
 
 /// All runs of a function.
@@ -96,8 +106,16 @@ impl RunRecord {
         self.change(|run| run.length += bytes as u64);
     }
 
-    pub(super) fn end(&self, end: BodyEnd) {
-        self.change(|run| run.end = end);
+    pub(super) fn clean(&self, sha256: String, trailers: BTreeMap<String, String>) {
+        self.change(|run| {
+            run.end = BodyEnd::Clean;
+            run.sha256 = Some(sha256);
+            run.trailers = trailers;
+        });
+    }
+
+    pub(super) fn aborted(&self) {
+        self.change(|run| run.end = BodyEnd::Aborted);
     }
 
     fn change(&self, change: impl FnOnce(&mut Run)) {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
-use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRAILER, UPGRADE, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body::Frame;
@@ -73,10 +72,19 @@ fn describe(request: &Request<Incoming>) -> Run {
         id: header("x-request-id").unwrap_or_default().to_owned(),
         path: request.uri().path().to_owned(),
         protocol: format!("{:?}", request.version()),
+        zipline_headers: (request.headers().keys())
+            .map(http::HeaderName::as_str)
+            .filter(|name| name.starts_with("zipline-"))
+            .map(str::to_owned)
+            .collect(),
+        user_agent: header("user-agent").map(str::to_owned),
+        content_type: header("content-type").map(str::to_owned),
         reference: header("content-type").is_some_and(|kind| kind.starts_with(REFERENCE_MEDIA_TYPE)),
         content_length: header("content-length").and_then(|length| length.parse().ok()),
         length: 0,
         end: BodyEnd::Unread,
+        sha256: None,
+        trailers: BTreeMap::new(),
     }
 }
 
@@ -104,8 +112,13 @@ async fn drain(mut body: Incoming, record: &RunRecord) -> Seen {
             }
         }
     }
-    record.end(if clean { BodyEnd::Clean } else { BodyEnd::Aborted });
-    Seen { length, sha256: pattern::hex(&digest.finalize()), trailers, clean }
+    let sha256 = pattern::hex(&digest.finalize());
+    if clean {
+        record.clean(sha256.clone(), texts(&trailers));
+    } else {
+        record.aborted();
+    }
+    Seen { length, sha256, trailers, clean }
 }
 
 async fn sha256(request: Request<Incoming>, record: &RunRecord) -> Response<AnyBody> {
@@ -136,21 +149,26 @@ fn echo(request: Request<Incoming>, record: RunRecord, spawner: &Spawner) -> Res
     let (head, mut incoming) = request.into_parts();
     let (sender, outgoing) = body::channel();
     spawner.spawn(async move {
+        let (mut digest, mut trailers) = (Sha256::new(), BTreeMap::new());
         while let Some(frame) = incoming.frame().await {
             let frame = match frame {
                 Ok(frame) => frame,
                 Err(error) => {
-                    record.end(BodyEnd::Aborted);
+                    record.aborted();
                     drop(sender.send(Err(BodyError::new(error))).await);
                     return;
                 }
             };
-            record.read(frame.data_ref().map_or(0, Bytes::len));
+            if let Some(piece) = frame.data_ref() {
+                record.read(piece.len());
+                digest.update(piece);
+            }
+            trailers = frame.trailers_ref().map(texts).unwrap_or(trailers);
             if sender.send(Ok(frame)).await.is_err() {
                 return;
             }
         }
-        record.end(BodyEnd::Clean);
+        record.clean(pattern::hex(&digest.finalize()), trailers);
     });
     let mut response = Response::new(outgoing);
     for name in [CONTENT_TYPE, TRAILER] {
@@ -248,22 +266,26 @@ fn json_response(value: &Value) -> Response<AnyBody> {
     response
 }
 
-/// Names with their values joined by `, `; values that are no text in base64.
 fn headers_json(headers: &HeaderMap) -> Value {
-    let mut all = BTreeMap::<&str, String>::new();
+    json!(texts(headers))
+}
+
+/// Names with their values joined by `, `; values that are no text in base64.
+fn texts(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::<String, String>::new();
     for (name, value) in headers {
         let value = value.to_str().map_or_else(
             |_| base64::engine::general_purpose::STANDARD.encode(value.as_bytes()),
             str::to_owned,
         );
-        all.entry(name.as_str())
+        all.entry(name.as_str().to_owned())
             .and_modify(|have| {
                 have.push_str(", ");
                 have.push_str(&value);
             })
             .or_insert(value);
     }
-    json!(all)
+    all
 }
 
 /// The query of a request, without any unescaping.

@@ -1,0 +1,124 @@
+//! A client connection's socket, which can be asked whether the peer has closed it.
+
+use super::error::SendError;
+use super::target::HostPort;
+use parking_lot::Mutex;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// What an idle connection's receive queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Queue {
+    Empty,
+    Bytes,
+    Closed,
+}
+
+/// Looks into the receive queue of a connection that hyper owns.
+#[derive(Debug, Clone)]
+pub(super) struct Probe {
+    // Locked for one system call at a time, by one reactor: never contended.
+    stream: Arc<Mutex<TcpStream>>,
+}
+
+impl Probe {
+    pub(super) fn queue(&self) -> Queue {
+        let stream = self.stream.lock();
+        let mut byte = [MaybeUninit::uninit()];
+        match socket2::SockRef::from(&*stream).peek(&mut byte) {
+            Ok(0) => Queue::Closed,
+            Ok(_) => Queue::Bytes,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Queue::Empty,
+            Err(_) => Queue::Closed,
+        }
+    }
+}
+
+/// The socket as hyper uses it.
+///
+/// A peer that answers early and closes makes writes fail while its answer still waits to be read. So a failed write is
+/// not reported: what follows is discarded, and reading says whether there is a response or an error.
+#[derive(Debug)]
+pub(super) struct ClientIo {
+    stream: Arc<Mutex<TcpStream>>,
+    broken: bool,
+}
+
+/// Connects with `TCP_NODELAY`, trying every address of the host within `limit`.
+pub(super) async fn connect(addr: &HostPort, limit: Duration) -> Result<(ClientIo, Probe), SendError> {
+    let connecting = TcpStream::connect((addr.host(), addr.port()));
+    let stream = match timeout(limit, connecting).await {
+        Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
+        Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))),
+    }
+    .map_err(|source| SendError::Connect { addr: addr.clone(), source })?;
+    let stream = Arc::new(Mutex::new(stream));
+    Ok((ClientIo { stream: Arc::clone(&stream), broken: false }, Probe { stream }))
+}
+
+fn is_broken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted
+    )
+}
+
+impl ClientIo {
+    fn discard_if_broken(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+        match result {
+            Poll::Ready(Err(error)) if is_broken(&error) => {
+                self.broken = true;
+                Poll::Ready(Ok(length))
+            }
+            other => other,
+        }
+    }
+}
+
+impl AsyncRead for ClientIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.lock()).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for ClientIo {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if self.broken {
+            return Poll::Ready(Ok(buf.len()));
+        }
+        let result = Pin::new(&mut *self.stream.lock()).poll_write(cx, buf);
+        self.discard_if_broken(result, buf.len())
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length = bufs.iter().map(|buf| buf.len()).sum();
+        if self.broken {
+            return Poll::Ready(Ok(length));
+        }
+        let result = Pin::new(&mut *self.stream.lock()).poll_write_vectored(cx, bufs);
+        self.discard_if_broken(result, length)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.lock()).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream.lock()).poll_shutdown(cx)
+    }
+}

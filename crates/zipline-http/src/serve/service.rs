@@ -1,0 +1,137 @@
+//! From hyper's requests to a [`Handler`]'s and back.
+
+use crate::body::Body;
+use crate::error::BodyError;
+use crate::handler::{Handler, PeerAddr};
+use crate::hop;
+use crate::problem::text_response;
+use crate::watch::{Unread, Watch};
+use http::header::{CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
+use http::{Method, Request, Response, StatusCode, Version};
+use hyper::body::Incoming;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+pub(super) struct RequestService<H> {
+    handler: H,
+    peer: Option<PeerAddr>,
+    max_headers: usize,
+    http2: bool,
+    watch: Arc<Watch>,
+}
+
+impl<H: Handler> RequestService<H> {
+    pub(super) fn new(
+        handler: H,
+        peer: Option<PeerAddr>,
+        max_headers: usize,
+        http2: bool,
+        watch: Arc<Watch>,
+    ) -> Self {
+        Self { handler, peer, max_headers, http2, watch }
+    }
+}
+
+impl<H: Handler> hyper::service::Service<Request<Incoming>> for RequestService<H> {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let in_flight = self.watch.request_started();
+        let watch = Arc::clone(&self.watch);
+        let handler = self.handler.clone();
+        let (http2, peer, max_headers) = (self.http2, self.peer, self.max_headers);
+        Box::pin(async move {
+            let unread = Unread::new(Arc::clone(&in_flight));
+            let mut request = request.map(|incoming| Body::received(incoming, http2, Some(unread)));
+            let asked = Asked::of(&request);
+            let mut response = if request.headers().len() > max_headers {
+                // HTTP/1.1 refuses this while parsing; HTTP/2 has no such limit of its own.
+                text_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields\n")
+            } else {
+                if let Some(peer) = peer {
+                    request.extensions_mut().insert(peer);
+                }
+                handler.handle(request).await
+            };
+            if asked.becomes_tunnel(response.status()) {
+                watch.upgraded();
+            }
+            asked.frame(&mut response, &watch);
+            Ok(response.map(|body| body.holding(in_flight)))
+        })
+    }
+}
+
+/// What of the request decides how its response is framed.
+struct Asked {
+    version: Version,
+    connect: bool,
+    head: bool,
+    trailers: bool,
+}
+
+impl Asked {
+    fn of(request: &Request<Body>) -> Self {
+        Self {
+            version: request.version(),
+            connect: request.method() == Method::CONNECT,
+            head: request.method() == Method::HEAD,
+            trailers: hop::has_token(request.headers(), &TE, "trailers"),
+        }
+    }
+
+    fn becomes_tunnel(&self, status: StatusCode) -> bool {
+        status == StatusCode::SWITCHING_PROTOCOLS || (self.connect && status.is_success())
+    }
+
+    fn frame(&self, response: &mut Response<Body>, watch: &Arc<Watch>) {
+        let has_body = !self.head && !response.body().is_end();
+        match self.version {
+            // hyper sends trailers on chunked bodies only, and a known length would make it a sized one.
+            Version::HTTP_11 if has_body && self.trailers && response.headers().contains_key(TRAILER) => {
+                response.headers_mut().remove(CONTENT_LENGTH);
+                response.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            // There the end of the connection may be the end of the body, so an abort has to be a reset.
+            Version::HTTP_10 if has_body => {
+                let body = std::mem::take(response.body_mut());
+                *response.body_mut() = Body::wrap(ResetOnError { body, watch: Arc::clone(watch) });
+            }
+            _ => {}
+        }
+    }
+}
+
+struct ResetOnError {
+    body: Body,
+    watch: Arc<Watch>,
+}
+
+impl http_body::Body for ResetOnError {
+    type Data = bytes::Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<bytes::Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        if let Poll::Ready(Some(Err(_))) = &frame {
+            self.watch.reset();
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

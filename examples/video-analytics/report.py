@@ -50,13 +50,13 @@ def instances(queue_proxies):
 def large_through_gateway(run, threshold_bytes):
     """How many payloads at or above the threshold the gateway saw, by the senders' word and by the gateway's own.
 
-    An inline payload that was not below the threshold counts. And whatever the senders say: the gateway's counters
-    leave room only for what was small.
+    Inline payloads that are not called small count, if at least one of them can be large. And whatever the senders
+    say: the gateway's counters leave room only for what was small.
     """
-    by_senders = sum(
-        edge["payloads"] for edge in run["edges"] if edge["way"] == "inline" and edge["reason"] != "below-threshold"
-    )
-    small = sum(edge["bytes"] for edge in run["edges"] if edge["way"] == "inline" and edge["reason"] == "below-threshold")
+    inline = [edge for edge in run["edges"] if edge["way"] == "inline"]
+    large = [edge for edge in inline if edge["reason"] != "below-threshold" and edge["bytes"] >= threshold_bytes]
+    by_senders = sum(edge["payloads"] for edge in large)
+    small = sum(edge["bytes"] for edge in inline if edge not in large)
     references = 1024 * sum(edge["payloads"] for edge in run["edges"] if edge["way"] == "deferred")
     unexplained = max(run["gateway"].values()) - small - references
     return max(by_senders, -(-unexplained // threshold_bytes) if unexplained >= threshold_bytes else 0)

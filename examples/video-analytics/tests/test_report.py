@@ -57,6 +57,11 @@ def test_small_inline_payloads_are_none():
     assert faults(a_run(rows=rows, gateway=610_000)) == []
 
 
+def test_what_went_inline_for_another_reason_may_be_small():
+    rows = [row(), row(way="inline", reason="unknown-receiver", kind="response", count=1, bytes=6_000)]
+    assert faults(a_run(rows=rows)) == []
+
+
 def test_the_gateways_own_counters_are_believed():
     assert "crossed the gateway" in faults(a_run(gateway=900_000))[0]
 

@@ -129,6 +129,17 @@ impl RetrieveError {
         self.received_bytes == 0
     }
 
+    /// Whether the holder may have granted a lease although the request for it failed so.
+    pub(crate) fn may_hold_a_lease(&self) -> bool {
+        !matches!(
+            self.kind,
+            RetrieveErrorKind::NoKey
+                | RetrieveErrorKind::Connect { .. }
+                | RetrieveErrorKind::Refused { .. }
+                | RetrieveErrorKind::Unauthenticated { status: 400 | 403 }
+        )
+    }
+
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> ErrorCode {

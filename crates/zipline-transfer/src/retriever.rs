@@ -14,6 +14,7 @@ pub use retrieval::Retrieval;
 use crate::error::RetrieveError;
 use exchange::Holder;
 use pool::Pool;
+use retrieval::give_back;
 use std::sync::Arc;
 use std::time::Duration;
 use zipline_protocol::{Record, limits};
@@ -108,16 +109,38 @@ impl Retriever {
     /// # Errors
     /// [`RetrieveError`]: no key, no connection, no proof, refused, or silent. Not a byte has arrived then.
     /// # Cancel safety
-    /// Dropping the future closes the connection; a lease that was granted meanwhile lapses by itself.
+    /// Dropping the future closes the connection and gives back a lease that may have been granted meanwhile.
     pub async fn start(&self, record: &Record, options: RetrieveOptions) -> Result<Retrieval, RetrieveError> {
-        let holder = Holder::of(record, zipline_seal::new_lease_id());
-        let granted = grant::grant(&self.shared, &holder, options.from, options.to, None).await?;
-        Retrieval::new(Arc::clone(&self.shared), Arc::new(holder), record, options, granted)
+        let holder = Arc::new(Holder::of(record, zipline_seal::new_lease_id()));
+        let mut unsettled = Unsettled { shared: &self.shared, holder: &holder, granted: true };
+        let answer = grant::grant(&self.shared, &holder, options.from, options.to, None).await;
+        let answer = answer.map_err(|error| {
+            let error = RetrieveError::from(error);
+            unsettled.granted = error.may_hold_a_lease();
+            error
+        })?;
+        unsettled.granted = false;
+        Retrieval::new(Arc::clone(&self.shared), Arc::clone(&holder), record, options, answer)
     }
 
     /// Idle connections now.
     #[must_use]
     pub fn idle_connections(&self) -> usize {
         self.shared.pool.idle()
+    }
+}
+
+/// Gives a lease back that may have been granted without our knowing.
+struct Unsettled<'a> {
+    shared: &'a Arc<Shared>,
+    holder: &'a Arc<Holder>,
+    granted: bool,
+}
+
+impl Drop for Unsettled<'_> {
+    fn drop(&mut self) {
+        if self.granted {
+            give_back(self.shared, self.holder);
+        }
     }
 }

@@ -20,7 +20,7 @@ pub struct Outcome {
     pub elapsed: Duration,
     /// Why it failed. [`RetrieveErrorKind::Cancelled`](crate::RetrieveErrorKind::Cancelled): the consumer dropped it.
     pub error: Option<RetrieveError>,
-    /// Whether the holder took the acknowledgement.
+    /// Whether the holder took the acknowledgement. Ranges are not acknowledged.
     pub acknowledged: bool,
 }
 
@@ -45,7 +45,7 @@ impl Future for RetrievalOutcome {
 
 /// The payload's bytes, then its trailers. Ends only after a valid final record; everything else is an error.
 ///
-/// Its size is exact if the length was known when the retrieval was granted. When everything was taken, the payload is
+/// Its size is exact if the length was known when the retrieval was granted. When everything was taken, a whole payload is
 /// acknowledged as a task; the end of the body does not wait for that.
 #[derive(Debug)]
 pub struct RetrievalBody {
@@ -62,7 +62,7 @@ impl RetrievalBody {
         (body, RetrievalOutcome(outcome))
     }
 
-    /// The retrieval has ended: acknowledges if it is complete, and tells the outcome.
+    /// The retrieval has ended: acknowledges if it is complete and whole, and tells the outcome.
     fn end(&mut self, error: Option<RetrieveError>) {
         let Some(mut retrieval) = self.retrieval.take() else { return };
         let Some(told) = self.told.take() else { return };
@@ -72,8 +72,8 @@ impl RetrievalBody {
             error,
             acknowledged: false,
         };
-        if outcome.error.is_some() {
-            // Nobody may listen any more, here and below.
+        if outcome.error.is_some() || !retrieval.is_whole() {
+            // Dropping the retrieval gives the lease back. Nobody may listen any more, here and below.
             drop(told.send(outcome));
         } else {
             retrieval.settle_acknowledged(move |result| {

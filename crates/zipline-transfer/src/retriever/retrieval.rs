@@ -10,8 +10,7 @@
 //! | resuming | granted | streaming, from the byte reached |
 //! | resuming | broken, unreachable | resuming, or failed as above |
 //! | resuming | refused, unproven, `PROGRESS_TIMEOUT` over | failed |
-//! | any but done | dropped | cancelled |
-//! | done | everything handed out, then dropped | acknowledged |
+//! | any | dropped without acknowledgement | cancelled |
 //!
 //! Silence is counted only while the consumer waits for bytes. A sender that pauses is not silence: its holder grants.
 
@@ -34,6 +33,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use zipline_protocol::data::Operation;
 use zipline_protocol::{LeaseId, Record, header};
@@ -146,6 +146,12 @@ impl Retrieval {
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.intake.is_drained()
+    }
+
+    /// Whether all of the payload was asked for.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.from() == 0 && self.to.is_none()
     }
 
     fn from(&self) -> u64 {
@@ -346,7 +352,7 @@ impl Retrieval {
         if !self.is_complete() {
             return Err(Kind::Cancelled.into());
         }
-        let (told, outcome) = tokio::sync::oneshot::channel();
+        let (told, outcome) = oneshot::channel();
         self.settle_acknowledged(move |result| drop(told.send(result)));
         outcome.await.unwrap_or_else(|_aborted| Err(Kind::Cancelled.into()))
     }
@@ -357,7 +363,10 @@ impl Retrieval {
     }
 
     /// Turns the retrieval into a body: its bytes, then its trailers. When the consumer took everything, the payload is
-    /// acknowledged; when it drops the body before, the lease is given back. The second part tells how it ended.
+    /// acknowledged, unless only a range was asked for, which spends nothing; when it drops the body before, the lease is
+    /// given back. The second part tells how it ended.
+    ///
+    /// Some consumers do not ask an empty body for its end: call [`Retrieval::ready`] before, then that counts as taken.
     #[must_use]
     pub fn into_body(self) -> (RetrievalBody, RetrievalOutcome) {
         RetrievalBody::new(self)
@@ -404,19 +413,21 @@ async fn acknowledge(shared: &Shared, holder: &Holder) -> Result<(), RetrieveErr
 
 impl Drop for Retrieval {
     fn drop(&mut self) {
-        if self.is_complete() {
-            // A consumer that counts does not ask for the end after the last byte.
-            self.settle_acknowledged(drop);
-        } else if !self.settled {
-            let (shared, holder) = (Arc::clone(&self.shared), Arc::clone(&self.holder));
-            drop(self.shared.tasks.spawn("cancel retrieval", async move {
-                let limit = shared.config.progress_timeout;
-                if !matches!(timeout(limit, tell(&shared, &holder, Operation::Cancel)).await, Ok(Ok(()))) {
-                    tracing::debug!("a retrieval could not be cancelled, its lease will lapse");
-                }
-            }));
+        if !self.settled {
+            give_back(&self.shared, &self.holder);
         }
     }
+}
+
+/// Cancels a lease as a task, as well as it can be done.
+pub(super) fn give_back(shared: &Arc<Shared>, holder: &Arc<Holder>) {
+    let (owner, shared, holder) = (shared.tasks.clone(), Arc::clone(shared), Arc::clone(holder));
+    drop(owner.spawn("cancel retrieval", async move {
+        let limit = shared.config.progress_timeout;
+        if !matches!(timeout(limit, tell(&shared, &holder, Operation::Cancel)).await, Ok(Ok(()))) {
+            tracing::debug!("a retrieval could not be cancelled, its lease will lapse");
+        }
+    }));
 }
 
 impl fmt::Debug for Retrieval {

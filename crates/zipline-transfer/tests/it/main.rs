@@ -1,0 +1,10 @@
+//! Both sides of the data port against each other, over loopback, with relays that cut, stall and tamper in between.
+
+mod body;
+mod leases;
+mod port;
+mod relay;
+mod resume;
+mod rig;
+mod round_trip;
+mod tampering;

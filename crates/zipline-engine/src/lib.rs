@@ -5,10 +5,21 @@
 //! how many instances a function has.
 #![forbid(unsafe_code)]
 
+pub mod activation;
 mod config;
+mod context;
+pub mod control;
+mod engine;
 mod error;
+mod function;
+mod gateway;
 pub mod guard;
+mod instance;
+mod keys;
+mod logs;
 pub mod manifest;
+mod metrics;
+mod pool;
 mod process;
 mod state;
 
@@ -16,6 +27,9 @@ pub use config::{
     BUDGET_DEFAULT, EngineConfig, GRACE_DEFAULT, HELD_MAX_DEFAULT, InstanceUids, Programs,
     READY_TIMEOUT_DEFAULT,
 };
+pub use engine::{Engine, Summary};
 pub use error::{CommandError, EngineError};
+pub use instance::{Addresses, InstanceState};
+pub use logs::{LogLine, LogStream};
 pub use manifest::ServiceManifest;
 pub use state::{Leftover, StateDir, StateError};

@@ -22,10 +22,6 @@ pub(super) struct Fields<'a> {
 pub(super) type Refused = (&'static str, &'static str);
 
 impl<'a> Item<'a> {
-    pub(super) fn line(&self) -> usize {
-        self.node.line
-    }
-
     pub(super) fn complain(&self, report: &mut Report, message: impl Into<String>) {
         report.add(self.node.line, &self.path, message);
     }

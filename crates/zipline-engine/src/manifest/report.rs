@@ -61,10 +61,6 @@ impl Report {
         Self { file, findings: Vec::new() }
     }
 
-    pub(super) fn file(&self) -> &str {
-        &self.file
-    }
-
     pub(super) fn add(&mut self, line: usize, field: &str, message: impl Into<String>) {
         self.findings.push(Finding {
             file: self.file.clone(),

@@ -13,6 +13,8 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 use zipline_protocol::{FunctionName, Mode, limits};
 
+use crate::readiness::Probe;
+
 mod read;
 #[cfg(test)]
 mod tests;
@@ -38,9 +40,9 @@ pub struct Config {
     /// Requests the function works on at once; 0 is unlimited.
     pub container_concurrency: u32,
     /// Longest time for one request to the function.
-    pub revision_timeout: Duration,
-    /// `core/v1` probe as JSON; empty: ready as soon as a TCP connection can be made.
-    pub readiness_probe: String,
+    pub request_timeout: Duration,
+    /// How to find out whether the function is ready; `None` for a queue-proxy without a function.
+    pub readiness_probe: Option<Probe>,
     /// Whose queue-proxy this is. Its namespace is the tenant.
     pub function: FunctionName,
     /// The revision's name; may be empty.
@@ -160,7 +162,6 @@ impl Config {
     pub fn from_env() -> Result<Self, ConfigError> {
         let mut variables = BTreeMap::new();
         let mut problems = Vec::new();
-        #[expect(clippy::disallowed_methods, reason = "this is the binary's config module")]
         for (name, value) in std::env::vars_os() {
             // Names that are not text are nobody's setting.
             let Ok(name) = name.into_string() else { continue };
@@ -191,21 +192,23 @@ impl Config {
     pub fn parse(variables: BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(variables);
         let guest = reader.flag("ZIPLINE_GUEST");
-        let listen_ip = reader.parsed("ZIPLINE_LISTEN_IP", "an IP address").unwrap_or(Ipv4Addr::LOCALHOST.into());
+        let listen_ip =
+            reader.parsed("ZIPLINE_LISTEN_IP", "an IP address").unwrap_or(Ipv4Addr::LOCALHOST.into());
         let advertise = reader.parsed("ZIPLINE_ADVERTISE", "an IP address, with or without a port");
         if IpAddr::is_unspecified(&listen_ip) && advertise.is_none() {
             reader.problem("ZIPLINE_ADVERTISE", "is needed when ZIPLINE_LISTEN_IP is no single address");
         }
+        let user_port = reader.user_port(guest);
         let budget_bytes = reader.size("ZIPLINE_BUDGET_BYTES", BUDGET_DEFAULT, limits::SEGMENT as u64);
         let config = Self {
-            user_port: reader.user_port(guest),
+            user_port,
             container_concurrency: reader.number("CONTAINER_CONCURRENCY", 0, 0..=1000).unwrap_or(0),
-            revision_timeout: Duration::from_secs(
+            request_timeout: Duration::from_secs(
                 reader
                     .number("REVISION_TIMEOUT_SECONDS", TIMEOUT_DEFAULT_SECONDS, 1..=86_400)
                     .unwrap_or(TIMEOUT_DEFAULT_SECONDS),
             ),
-            readiness_probe: reader.text("SERVING_READINESS_PROBE").unwrap_or_default(),
+            readiness_probe: user_port.and_then(|port| reader.probe(port)),
             function: reader.function(guest),
             revision: reader.text("SERVING_REVISION").unwrap_or_default(),
             instance: reader.text("SERVING_POD").unwrap_or_default(),

@@ -2,14 +2,31 @@
 //!
 //! Its doors are the *inbound* side (requests to the function), the *local API* and the *forward proxy* (what the
 //! function asks of Zipline), the *data port* (what other queue-proxies retrieve from) and the *admin* port. What the
-//! doors have in common stands in [`state::Shared`].
+//! doors have in common stands in [`state::Shared`]; [`server::Server`] binds all of them and then runs them.
 
 #![forbid(unsafe_code)]
 
+pub mod admin;
+mod api;
 pub mod breaker;
 pub mod capability;
 pub mod config;
+pub mod control;
 pub mod edges;
+mod failure;
+mod forward;
+mod headers;
+mod hold;
+pub mod inbound;
+pub mod keys;
+pub mod local;
+mod local_body;
 pub mod metrics;
+pub mod outbound;
+mod peek;
 pub mod readiness;
+mod retrieve;
+pub mod server;
 pub mod state;
+mod upgrade;
+mod watched;

@@ -18,7 +18,8 @@ use crate::state::Transfer;
 const REQUEST_SECONDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// Upper bounds in seconds for moving bytes, from one segment on loopback to gigabytes across zones.
-const TRANSFER_SECONDS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0];
+const TRANSFER_SECONDS: [f64; 12] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 30.0, 120.0];
 /// Upper bounds in seconds for how long payloads are held.
 const HOLD_SECONDS: [f64; 10] = [0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 600.0, 3600.0];
 
@@ -120,11 +121,7 @@ impl ProxyMetrics {
             "The most bytes ever held at once",
             self.buffer_peak.clone(),
         );
-        registry.register(
-            "zipline_buffer_waiters",
-            "Puts that wait for memory",
-            self.buffer_waiters.clone(),
-        );
+        registry.register("zipline_buffer_waiters", "Puts that wait for memory", self.buffer_waiters.clone());
         registry.register(
             "zipline_breaker_in_flight",
             "Requests the function is working on",

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use zipline_buffer::{InFlight, Store};
 use zipline_http::Client;
 use zipline_protocol::{BootId, FunctionName, InlineReason, Mode, ReferenceKind, Way};
-use zipline_runtime::Tasks;
+use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::Keyring;
 use zipline_transfer::Retriever;
 
@@ -116,6 +116,8 @@ pub struct Shared {
     pub retriever: Retriever,
     /// Connections to the function, the gateway and whatever the forward proxy passes through to.
     pub client: Client,
+    /// Where the counters are registered.
+    pub registry: Metrics,
     /// Counters of this process.
     pub metrics: ProxyMetrics,
     /// What moved between which functions.

@@ -7,6 +7,8 @@ use std::str::FromStr;
 
 use zipline_protocol::FunctionName;
 
+use crate::readiness::Probe;
+
 use super::{ConfigError, KeySource, TOKEN_MAX, TOKEN_MIN, Token};
 
 /// Every variable that means something here.
@@ -83,7 +85,8 @@ impl Reader {
         T: TryFrom<u64>,
     {
         let Some(text) = self.text(name) else { return Some(default) };
-        let value = digits(&text).filter(|value| allowed.contains(value)).and_then(|value| T::try_from(value).ok());
+        let value =
+            digits(&text).filter(|value| allowed.contains(value)).and_then(|value| T::try_from(value).ok());
         if value.is_none() {
             let (least, most) = (allowed.start(), allowed.end());
             self.problem(name, &format!("{text:?} is not a whole number from {least} to {most}"));
@@ -135,6 +138,17 @@ impl Reader {
                 None
             }
             (false, port) => port,
+        }
+    }
+
+    pub(super) fn probe(&mut self, user_port: u16) -> Option<Probe> {
+        let json = self.text("SERVING_READINESS_PROBE").unwrap_or_default();
+        match Probe::parse(&json, user_port) {
+            Ok(probe) => Some(probe),
+            Err(error) => {
+                self.problem("SERVING_READINESS_PROBE", &error.to_string());
+                None
+            }
         }
     }
 

@@ -14,7 +14,7 @@ fn defaults_are_those_of_the_documents() {
     assert_eq!(config.function.to_string(), "recog.default");
     assert_eq!(config.function_address(), Some("127.0.0.1:9000".parse().unwrap()));
     assert_eq!(config.threshold_bytes, 128 * 1024);
-    assert_eq!(config.revision_timeout, Duration::from_secs(300));
+    assert_eq!(config.request_timeout, Duration::from_secs(300));
     assert_eq!((config.container_concurrency, config.mode), (0, Mode::On));
     assert_eq!(config.listen_ip, IpAddr::from(Ipv4Addr::LOCALHOST));
     assert_eq!(config.keys, KeySource::None);
@@ -38,11 +38,11 @@ fn an_advertised_address_may_name_a_port() {
 #[test]
 fn every_problem_is_reported_at_once_by_name() {
     let error = parse(&[
-        ("USER_PORT", "70000"),
+        ("ZIPLINE_INBOUND_PORT", "70000"),
         ("SERVING_SERVICE", "No.Label"),
         ("ZIPLINE_TOKEN", "short"),
         ("ZIPLINE_MODE", "maybe"),
-        ("ZIPLINE_THRESHOLD_BYTES", "1KiB"),
+        ("ZIPLINE_THRESHOLD_BYTES", "1023"),
         ("ZIPLINE_BUDGET_BYTES", "99999999999999GiB"),
         ("ZIPLINE_INFLIGHT_BYTES", "-5"),
         ("ZIPLINE_DIGEST_MAX_BYTES", "1 MiB"),
@@ -53,11 +53,13 @@ fn every_problem_is_reported_at_once_by_name() {
         ("ZIPLINE_API_PORT", "+80"),
         ("ZIPLINE_TRESHOLD", "1"),
         ("CONTAINER_CONCURRENCY", "many"),
+        ("SERVING_READINESS_PROBE", "{\"httpGet\": 1}"),
         ("REVISION_TIMEOUT_SECONDS", "0"),
     ])
     .unwrap_err();
     for name in [
-        "USER_PORT",
+        "ZIPLINE_INBOUND_PORT",
+        "SERVING_READINESS_PROBE",
         "SERVING_SERVICE",
         "ZIPLINE_TOKEN",
         "ZIPLINE_MODE",
@@ -76,7 +78,7 @@ fn every_problem_is_reported_at_once_by_name() {
     ] {
         assert!(error.problems.iter().any(|problem| problem.starts_with(name)), "{name}: {error}");
     }
-    assert_eq!(error.problems.len(), 16, "{error}");
+    assert_eq!(error.problems.len(), 17, "{error}");
 }
 
 #[test]

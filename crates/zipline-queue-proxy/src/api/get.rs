@@ -1,0 +1,109 @@
+//! Gets a payload that a reference names, whole or a range of it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use zipline_buffer::LeaseRequest;
+use zipline_http::Body;
+use zipline_protocol::{ErrorCode, Record};
+use zipline_seal::new_lease_id;
+use zipline_transfer::RetrieveOptions;
+
+use super::deliver::{Delivery, Source};
+use super::range::ByteRange;
+use super::{Refusal, reference};
+use crate::state::Shared;
+
+/// What one get takes of the in-flight budget: a few chunks and what is held back.
+const IN_FLIGHT: u64 = 1024 * 1024;
+
+pub(super) async fn get(shared: &Arc<Shared>, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
+    let record = reference::open(shared, request.headers()).await?;
+    let Some(length) = record.length else {
+        return Err(Refusal::new(
+            ErrorCode::ReferenceInvalid,
+            "the reference names a payload without a length",
+        ));
+    };
+    let range = match request.headers().get(header::RANGE) {
+        Some(value) => Some(wanted(value, length)?),
+        None => None,
+    };
+    let ByteRange { from, to } = range.unwrap_or(ByteRange { from: 0, to: length });
+    let source = if record.boot == shared.boot {
+        local(shared, &record, from, range.map(|range| range.to)).await?
+    } else {
+        remote(shared, &record, from, range.map(|range| range.to)).await?
+    };
+    let delivery = Delivery::new(shared, source, to - from, range.is_none());
+    let body = delivery.into_body().await.map_err(|error| {
+        Refusal::new(
+            ErrorCode::PayloadLost,
+            format_args!("payload {} broke off: {error}", record.payload.to_text()),
+        )
+    })?;
+    Ok(answer(body, &record, length, range))
+}
+
+fn wanted(value: &HeaderValue, length: u64) -> Result<ByteRange, Refusal> {
+    value.to_str().ok().and_then(|value| ByteRange::parse(value, length)).ok_or_else(|| {
+        let header = HeaderValue::from_str(&format!("bytes */{length}")).expect("digits are visible ASCII");
+        Refusal::new(
+            ErrorCode::RangeInvalid,
+            format_args!(
+                "the Range names no bytes of this payload of {length} bytes: write one, as in bytes=0-99"
+            ),
+        )
+        .with_header(header::CONTENT_RANGE, header)
+    })
+}
+
+async fn local(shared: &Shared, record: &Record, from: u64, to: Option<u64>) -> Result<Source, Refusal> {
+    let lease = new_lease_id();
+    let payload = record.payload;
+    let request = LeaseRequest { payload, lease, peer: IpAddr::from(Ipv4Addr::LOCALHOST), from, to };
+    match shared.store.lease(request).await {
+        Ok(reader) => Ok(Source::Local { reader, payload, lease }),
+        Err(error) => Err(Refusal::new(error.code(), format_args!("payload {}: {error}", payload.to_text()))),
+    }
+}
+
+async fn remote(shared: &Shared, record: &Record, from: u64, to: Option<u64>) -> Result<Source, Refusal> {
+    let permit = shared.in_flight.acquire(IN_FLIGHT).await.map_err(|error| {
+        Refusal::new(error.code(), format_args!("payload {}: {error}", record.payload.to_text()))
+    })?;
+    let options = RetrieveOptions { from, to };
+    match shared.retriever.start(record, options).await {
+        Ok(retrieval) => Ok(Source::Remote { retrieval: Box::new(retrieval), permit }),
+        Err(error) => Err(Refusal::new(
+            error.code(),
+            format_args!(
+                "payload {} could not be retrieved from its holder: {error}",
+                record.payload.to_text()
+            ),
+        )),
+    }
+}
+
+fn answer(body: Body, record: &Record, length: u64, range: Option<ByteRange>) -> Response<Body> {
+    let mut response = Response::new(body);
+    let sent = range.map_or(length, |range| range.to - range.from);
+    let mut put = |name, value: &[u8]| {
+        // A content type that is no header value was none when the payload was put.
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            response.headers_mut().insert(name, value);
+        }
+    };
+    put(header::ACCEPT_RANGES, b"bytes");
+    put(header::CACHE_CONTROL, b"no-store");
+    put(header::CONTENT_LENGTH, sent.to_string().as_bytes());
+    if let Some(content_type) = &record.content_type {
+        put(header::CONTENT_TYPE, content_type);
+    }
+    if let Some(range) = range {
+        put(header::CONTENT_RANGE, range.content_range(length).as_bytes());
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    }
+    response
+}

@@ -1,0 +1,167 @@
+//! Puts a payload into the buffer and answers with its reference.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use serde::Serialize;
+use tokio::time::timeout;
+use zipline_buffer::{Complete, ExpiryBound, PayloadGuard, PayloadWriter, Spec};
+use zipline_http::Body;
+use zipline_protocol::{ErrorCode, Record, ReferenceKind, Retrievals, header as ours, limits};
+use zipline_seal::new_payload_id;
+
+use super::Refusal;
+use super::query::PutQuery;
+use crate::state::Shared;
+
+/// Longest silence of a client in the middle of its body; then the payload is given up and its memory comes free.
+const STALL: Duration = Duration::from_secs(60);
+
+/// The answer to a put.
+#[derive(Debug, Serialize)]
+struct Answer<'a> {
+    reference: &'a str,
+    /// Unix milliseconds.
+    expires_at: u64,
+    ttl_seconds: f64,
+    bounded_by: &'static str,
+    /// `null` is unlimited.
+    retrievals: Option<u32>,
+    length: u64,
+}
+
+pub(super) async fn put(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, Refusal> {
+    let query = PutQuery::parse(request.uri().query())?;
+    let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
+    if let Some(length) =
+        content_type.as_ref().map(Vec::len).filter(|length| *length > limits::CONTENT_TYPE_MAX)
+    {
+        return Err(Refusal::invalid(format_args!(
+            "the content type has {length} bytes, at most {} can be kept",
+            limits::CONTENT_TYPE_MAX
+        )));
+    }
+    if !shared.keyring.can_seal() {
+        let detail = "the platform has not given this queue-proxy a key to seal references with: try again";
+        return Err(Refusal::new(ErrorCode::UpstreamFailed, detail));
+    }
+    let mut body = request.into_body();
+    let id = new_payload_id();
+    let spec = Spec {
+        id,
+        kind: ReferenceKind::Put,
+        length: body.exact_length(),
+        retrievals: query.retrievals,
+        ttl: Some(query.ttl),
+        linger: query.linger,
+        wait: Some(query.wait),
+        windowed: false,
+    };
+    // Memory comes first: the client that waits for `100 Continue` gets it when the body is read for the first time.
+    let begun = shared.store.begin(spec).await;
+    let (writer, guard) =
+        begun.map_err(|error| Refusal::new(error.code(), format_args!("nothing was put: {error}")))?;
+    let complete = fill(writer, &mut body).await?;
+    let kept = keep(guard, query);
+    let record = Record {
+        kind: ReferenceKind::Put,
+        payload: id,
+        boot: shared.boot,
+        addresses: shared.data_addresses.clone(),
+        length: Some(complete.length),
+        expiry_unix_ms: Some(kept.expires_at),
+        retrievals: query.retrievals,
+        digest: complete.digest,
+        binding: None,
+        zone: String::new(),
+        tenant: shared.keyring.tenant().to_owned(),
+        content_type,
+    };
+    let reference = shared.keyring.seal_reference(&record).map_err(|error| {
+        // Nobody could ever name the payload. It is there for sure: nobody knew of it.
+        let _ = shared.store.release(&id);
+        Refusal::new(ErrorCode::UpstreamFailed, format_args!("no reference could be sealed: {error}"))
+    })?;
+    let answer = Answer {
+        reference: reference.as_str(),
+        expires_at: kept.expires_at,
+        ttl_seconds: kept.ttl.as_secs_f64(),
+        bounded_by: kept.bounded_by,
+        retrievals: match query.retrievals {
+            Retrievals::Limited(count) => Some(count),
+            Retrievals::Unlimited => None,
+        },
+        length: complete.length,
+    };
+    Ok(created(&answer))
+}
+
+fn created(answer: &Answer<'_>) -> Response<Body> {
+    let json = serde_json::to_vec(answer).expect("strings and numbers always serialise");
+    let mut response = Response::new(Body::full(json));
+    *response.status_mut() = StatusCode::CREATED;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let reference = HeaderValue::from_str(answer.reference).expect("references are base64url");
+    headers.insert(ours::REFERENCE, reference);
+    response
+}
+
+/// Writes the whole body. Anything that goes wrong gives the payload up, since the writer is dropped.
+async fn fill(mut writer: PayloadWriter, body: &mut Body) -> Result<Complete, Refusal> {
+    while let Some(bytes) = next(body).await? {
+        writer
+            .write(bytes)
+            .await
+            .map_err(|error| Refusal::new(error.code(), format_args!("nothing was put: {error}")))?;
+    }
+    writer
+        .finish(Vec::new())
+        .map_err(|error| Refusal::new(error.code(), format_args!("nothing was put: {error}")))
+}
+
+/// The next bytes of the body; trailers mean nothing to a put.
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
+    loop {
+        let frame = timeout(STALL, body.data()).await.map_err(|_elapsed| {
+            let silence = STALL.as_secs();
+            Refusal::new(
+                ErrorCode::DeadlineExceeded,
+                format_args!("nothing was put: the body made no progress for {silence} s"),
+            )
+        })?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(error)) => {
+                return Err(Refusal::invalid(format_args!("nothing was put: the body broke off: {error}")));
+            }
+            Some(Ok(frame)) => {
+                if let Ok(bytes) = frame.into_data() {
+                    return Ok(Some(bytes));
+                }
+            }
+        }
+    }
+}
+
+struct Kept {
+    ttl: Duration,
+    expires_at: u64,
+    bounded_by: &'static str,
+}
+
+/// Lets the payload live on by its ttl, and says which one really applies.
+fn keep(guard: PayloadGuard, query: PutQuery) -> Kept {
+    let (ttl, bounded_by) = match guard.expiry() {
+        Some(expiry) if expiry.bound == ExpiryBound::Drain => (expiry.after, "drain"),
+        _ if query.ttl_cut => (query.ttl, "maximum"),
+        _ => (query.ttl, "requested"),
+    };
+    guard.keep();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let expires_at = u64::try_from((now + ttl).as_millis()).unwrap_or(u64::MAX);
+    Kept { ttl, expires_at, bounded_by }
+}

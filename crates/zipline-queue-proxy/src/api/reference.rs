@@ -1,0 +1,31 @@
+//! The reference a request names.
+
+use http::HeaderMap;
+use zipline_protocol::{ErrorCode, Record, ReferenceKind, ReferenceText, header};
+
+use super::Refusal;
+use crate::state::Shared;
+
+/// Opens the reference in the header `Zipline-Reference`; only those of puts are taken here.
+pub(super) async fn open(shared: &Shared, headers: &HeaderMap) -> Result<Record, Refusal> {
+    let mut values = headers.get_all(header::REFERENCE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(Refusal::invalid("the header Zipline-Reference must be there, once"));
+    };
+    let invalid = |what: &dyn std::fmt::Display| {
+        Refusal::new(
+            ErrorCode::ReferenceInvalid,
+            format_args!(
+                "the reference cannot be opened here: {what}; pass it on exactly as the put gave it"
+            ),
+        )
+    };
+    let text = value.to_str().map_err(|_| invalid(&"it is not ASCII"))?;
+    let text = ReferenceText::parse(text).map_err(|error| invalid(&error))?;
+    shared.keyring.open_reference_waiting(&text, ReferenceKind::Put).await.map_err(|error| {
+        match error.code() {
+            ErrorCode::ReferenceInvalid => invalid(&error),
+            code => Refusal::new(code, format_args!("the reference is {error}")),
+        }
+    })
+}

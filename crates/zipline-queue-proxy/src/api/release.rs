@@ -1,0 +1,25 @@
+//! Releases a put before its retrievals or its time are used up.
+
+use http::{Request, Response, StatusCode};
+use zipline_http::Body;
+
+use super::{Refusal, reference};
+use crate::state::Shared;
+
+pub(super) async fn release(shared: &Shared, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
+    let record = reference::open(shared, request.headers()).await?;
+    if record.boot != shared.boot {
+        return Err(Refusal::invalid(
+            "another instance holds this payload: only the one that put it can release it, and it expires by itself",
+        ));
+    }
+    shared.store.release(&record.payload).map_err(|error| {
+        Refusal::new(
+            error.code(),
+            format_args!("payload {} cannot be released: {error}", record.payload.to_text()),
+        )
+    })?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}

@@ -1,0 +1,307 @@
+//! Binds every door of one queue-proxy, then runs them until it has drained.
+//!
+//! | phase | entered | what happens |
+//! |---|---|---|
+//! | running | at the start | everything is served |
+//! | draining | first drain order | readiness fails; requests that run are finished and may still put, with their expiry capped; new connections to the function are not accepted |
+//! | keeping | every request has ended | payloads stay until they are retrieved, expired or released |
+//! | closed | nothing is held any more, or the grace has passed | every door is closed |
+//!
+//! The function can reach its local API and the outside until *closed*, since finishing a request may need it. Further
+//! orders can only shorten the grace.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use zipline_buffer::{InFlight, Store, StoreConfig};
+use zipline_http::{Client, ClientConfig, ServeLimits, serve};
+use zipline_protocol::control::QueueProxyMessage;
+use zipline_runtime::{Metrics, Tasks};
+use zipline_seal::{Keyring, new_boot_id};
+use zipline_transfer::{DataPort, DataPortConfig, Retriever, RetrieverConfig};
+
+use crate::admin::Admin;
+use crate::breaker::Breaker;
+use crate::capability::Capabilities;
+use crate::config::{Config, KeySource};
+use crate::control::{DrainOrder, Reports};
+use crate::edges::Edges;
+use crate::keys::{self, KeysError};
+use crate::local::Local;
+use crate::metrics::ProxyMetrics;
+use crate::readiness::Readiness;
+use crate::state::{Lifecycle, Phase, Shared};
+
+mod deadline;
+mod socket;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use deadline::Deadline;
+use socket::Socket;
+
+/// Time for connections to end by themselves once everything else has ended.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Where a queue-proxy listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Requests to the function; none for a guest.
+    pub inbound: Option<SocketAddr>,
+    /// Local API and forward proxy.
+    pub api: SocketAddr,
+    /// What other queue-proxies retrieve from.
+    pub data: SocketAddr,
+    /// Health, metrics, status.
+    pub admin: SocketAddr,
+}
+
+/// Why a queue-proxy could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BindError {
+    /// A socket could not be taken.
+    #[error("{door} cannot listen on {address}")]
+    Listen {
+        /// Which door.
+        door: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The Unix socket could not be taken.
+    #[error("the local API cannot listen on {}", path.display())]
+    Socket {
+        /// Where.
+        path: std::path::PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The keyring file was refused.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+/// A queue-proxy whose sockets listen; [`Server::run`] serves them.
+#[derive(Debug)]
+pub struct Server {
+    shared: Arc<Shared>,
+    inbound: Option<TcpListener>,
+    api: TcpListener,
+    socket: Option<Socket>,
+    data: DataPort,
+    admin: TcpListener,
+    addresses: Addresses,
+}
+
+impl Server {
+    /// Takes every socket. Connections wait in the kernel's queues until the server runs.
+    ///
+    /// # Errors
+    /// [`BindError`] names the door and the address.
+    pub async fn bind(config: Config) -> Result<Self, BindError> {
+        let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
+        let inbound = match config.is_guest() {
+            true => None,
+            false => Some(listen("the inbound side", config.listen_ip, config.ports.inbound).await?),
+        };
+        let (api, api_at) = listen("the local API", loopback, config.ports.api).await?;
+        let (admin, admin_at) = listen("the admin port", loopback, config.ports.admin).await?;
+        let socket = config.socket.as_deref().map(Socket::bind).transpose()?;
+        let keyring = Keyring::new(config.function.namespace());
+        if let KeySource::File(path) = &config.keys {
+            keys::install_file(&keyring, path)?;
+        }
+        let boot = new_boot_id();
+        let store = Store::new(StoreConfig {
+            digest_max_bytes: config.digest_max_bytes,
+            ..StoreConfig::with_budget(config.budget_bytes)
+        });
+        let data_at = SocketAddr::new(config.listen_ip, config.ports.data);
+        let data = DataPort::bind(DataPortConfig::new(data_at, boot), keyring.clone(), store.clone())
+            .map_err(|source| BindError::Listen { door: "the data port", address: data_at, source })?;
+        let addresses = Addresses {
+            inbound: inbound.as_ref().map(|(_, address)| *address),
+            api: api_at,
+            data: data.local_addr(),
+            admin: admin_at,
+        };
+        let shared = Arc::new(assemble(config, keyring, store, boot, addresses));
+        Ok(Self {
+            shared,
+            inbound: inbound.map(|(listener, _)| listener),
+            api,
+            socket,
+            data,
+            admin,
+            addresses,
+        })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        self.addresses
+    }
+
+    /// What its doors share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Serves until it was ordered to drain and has drained; tells the engine about both through `reports`.
+    ///
+    /// Without any order left to come (`orders` closed) it serves for ever.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the tasks to their owner: cancel the `tasks` of [`Server::shared`] then.
+    pub async fn run(self, reports: Reports, mut orders: mpsc::Receiver<DrainOrder>) {
+        let Self { shared, inbound, api, socket, data, admin, addresses } = self;
+        // Two owners: requests to the function end first, everything they may need later.
+        let requests = shared.tasks.child();
+        let doors = shared.tasks.child();
+        let limits = ServeLimits::default();
+        if let Some(listener) = inbound {
+            let handler = crate::inbound::handler(Arc::clone(&shared));
+            drop(requests.spawn("inbound", serve(listener, handler, limits.clone(), requests.clone())));
+        }
+        let local = Local::new(Arc::clone(&shared));
+        drop(doors.spawn("local api", serve(api, local.clone(), limits.clone(), doors.clone())));
+        let file = socket.map(|Socket { listener, file }| {
+            drop(doors.spawn("local api socket", serve(listener, local, limits.clone(), doors.clone())));
+            file
+        });
+        drop(doors.spawn("admin", serve(admin, Admin::new(Arc::clone(&shared)), limits, doors.clone())));
+        drop(doors.spawn("data port", data.run(doors.clone())));
+        spawn(&doors, "expiry", shared.store.run_expiry());
+        watch_readiness(&shared, &doors, reports.clone());
+
+        let Addresses { inbound, api, data, admin } = addresses;
+        reports.say(QueueProxyMessage::Listening { inbound, api, data, admin }).await;
+        tracing::info!(?inbound, %api, %data, %admin, "listening");
+
+        let order = match orders.recv().await {
+            Some(order) => order,
+            None => std::future::pending().await,
+        };
+        drain(&shared, &requests, order, orders, &reports).await;
+        drop(file);
+        let aborted = shared.tasks.shutdown(CLOSING).await;
+        tracing::info!(aborted, "drained");
+        reports.say(QueueProxyMessage::Drained).await;
+    }
+}
+
+/// Goes through the phases of a drain; the server's table tells them.
+async fn drain(
+    shared: &Shared,
+    requests: &Tasks,
+    order: DrainOrder,
+    orders: mpsc::Receiver<DrainOrder>,
+    reports: &Reports,
+) {
+    tracing::info!(grace_seconds = order.grace.as_secs(), "draining");
+    let mut deadline = Deadline::new(Instant::now() + order.grace, orders);
+    shared.lifecycle.advance(Phase::Draining);
+    shared.store.drain(order.grace);
+    if !shared.config.is_guest() {
+        reports.say(QueueProxyMessage::NotReady).await;
+    }
+    // The limit on the request itself ends before this one does.
+    let finished = deadline.bound(requests.shutdown(order.grace)).await;
+    if finished.is_none() {
+        let aborted = requests.shutdown(Duration::ZERO).await;
+        tracing::warn!(aborted, "requests did not end within the grace");
+    }
+    shared.lifecycle.advance(Phase::Keeping);
+    if deadline.bound(shared.store.drained()).await.is_none() {
+        let left = shared.store.snapshot().payload_count;
+        tracing::warn!(payloads = left, "payloads were not retrieved within the grace");
+    }
+    shared.lifecycle.advance(Phase::Closed);
+}
+
+async fn listen(door: &'static str, ip: IpAddr, port: u16) -> Result<(TcpListener, SocketAddr), BindError> {
+    let address = SocketAddr::new(ip, port);
+    let listening = async {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listening.await.map_err(|source| BindError::Listen { door, address, source })
+}
+
+fn assemble(
+    config: Config,
+    keyring: Keyring,
+    store: Store,
+    boot: zipline_protocol::BootId,
+    addresses: Addresses,
+) -> Shared {
+    let tasks = Tasks::new();
+    let registry = Metrics::new();
+    let metrics = registry.register(ProxyMetrics::new);
+    let advertised = match config.advertise {
+        Some(advertise) => SocketAddr::new(advertise.ip, advertise.port.unwrap_or(addresses.data.port())),
+        None => addresses.data,
+    };
+    let listeners = [Some(addresses.api), Some(addresses.data), Some(addresses.admin), addresses.inbound];
+    Shared {
+        in_flight: InFlight::new(config.in_flight_bytes),
+        retriever: Retriever::new(
+            keyring.clone(),
+            tasks.clone(),
+            RetrieverConfig { digest_max_bytes: config.digest_max_bytes, ..RetrieverConfig::default() },
+        ),
+        client: Client::new(ClientConfig::default(), tasks.clone()),
+        edges: Edges::new(),
+        capabilities: Capabilities::new(),
+        breaker: Breaker::new(config.container_concurrency),
+        // A guest has nothing to wait for.
+        readiness: Readiness::new(config.is_guest()),
+        lifecycle: Lifecycle::new(),
+        data_addresses: vec![advertised],
+        listeners: listeners.into_iter().flatten().collect(),
+        registry,
+        metrics,
+        keyring,
+        store,
+        boot,
+        tasks,
+        config,
+    }
+}
+
+/// Probes the function, if there is one, and tells the engine what comes out.
+fn watch_readiness(shared: &Arc<Shared>, doors: &Tasks, reports: Reports) {
+    let Some(probe) = shared.config.readiness_probe.clone() else { return };
+    let (readiness, client) = (shared.readiness.clone(), shared.client.clone());
+    spawn(doors, "readiness", readiness.run(probe, client));
+    let readiness = shared.readiness.clone();
+    spawn(doors, "readiness reports", async move {
+        loop {
+            readiness.becomes(true).await;
+            reports.say(QueueProxyMessage::Ready).await;
+            readiness.becomes(false).await;
+            reports.say(QueueProxyMessage::NotReady).await;
+        }
+    });
+}
+
+/// A task that has no end of its own and stops when its owner is asked to.
+fn spawn(tasks: &Tasks, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+    let stop = tasks.token();
+    drop(tasks.spawn(name, async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = work => {}
+        }
+    }));
+}

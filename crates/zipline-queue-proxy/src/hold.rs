@@ -1,0 +1,165 @@
+//! Holds the body of a message as a payload for as long as its invocation lasts, and seals the reference to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+use zipline_buffer::{PayloadGuard, PayloadReader, PayloadWriter, Settled, Spec, WriteError};
+use zipline_http::Body;
+use zipline_protocol::limits::CONTENT_TYPE_MAX;
+use zipline_protocol::{
+    FunctionName, InlineReason, Nonce, Record, ReferenceKind, ReferenceText, Retrievals, Way,
+};
+use zipline_runtime::AbortOnDrop;
+
+use crate::edges::Direction;
+use crate::state::{Shared, Transfer};
+
+/// What is to be held.
+#[derive(Debug)]
+pub(crate) struct Message {
+    /// Request or response.
+    pub(crate) kind: ReferenceKind,
+    /// Its body, of which nothing needs to have been read.
+    pub(crate) body: Body,
+    /// Its content type, byte for byte.
+    pub(crate) content_type: Option<Vec<u8>>,
+    /// The nonce a response answers.
+    pub(crate) binding: Option<Nonce>,
+    /// The function at the other end, where it is known.
+    pub(crate) peer: Option<FunctionName>,
+}
+
+/// A payload of a running invocation. Dropping it ends the invocation: the payload is freed and its body no longer read.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// The reference to send in the body's place.
+    pub(crate) reference: ReferenceText,
+    guard: Arc<PayloadGuard>,
+    _filling: AbortOnDrop,
+}
+
+/// Accepts the payload, starts to fill it and seals its reference. Memory is there at once or not at all.
+///
+/// # Errors
+/// Why it has to go inline, with its body untouched.
+pub(crate) async fn hold(shared: &Arc<Shared>, message: Message) -> Result<Held, (InlineReason, Body)> {
+    let Message { kind, body, content_type, binding, peer } = message;
+    if content_type.as_ref().is_some_and(|value| value.len() > CONTENT_TYPE_MAX) {
+        return Err((InlineReason::NotEligible, body));
+    }
+    let id = zipline_seal::new_payload_id();
+    let length = body.exact_length();
+    let record = Record {
+        kind,
+        payload: id,
+        boot: shared.boot,
+        addresses: shared.data_addresses.clone(),
+        length,
+        expiry_unix_ms: None,
+        retrievals: Retrievals::Unlimited,
+        digest: None,
+        binding,
+        zone: String::new(),
+        tenant: shared.keyring.tenant().to_owned(),
+        content_type,
+    };
+    let Ok(reference) = shared.keyring.seal_reference(&record) else {
+        return Err((InlineReason::NoKeys, body));
+    };
+    let spec = Spec {
+        id,
+        kind,
+        length,
+        retrievals: Retrievals::Unlimited,
+        ttl: None,
+        linger: Duration::ZERO,
+        wait: None,
+        windowed: true,
+    };
+    let Ok((writer, guard)) = shared.store.begin(spec).await else {
+        return Err((InlineReason::BufferFull, body));
+    };
+    let guard = Arc::new(guard);
+    let filling = Filling { shared: Arc::clone(shared), kind, peer, guard: Arc::clone(&guard), body, writer };
+    let filling = shared.tasks.spawn_owned("fill payload", filling.run());
+    Ok(Held { reference, guard, _filling: filling })
+}
+
+impl Held {
+    /// The payload's id.
+    pub(crate) fn id(&self) -> &zipline_protocol::PayloadId {
+        self.guard.id()
+    }
+
+    /// Resolves when the receiver has it, gave it up, or it is lost.
+    pub(crate) fn settled(&self) -> impl Future<Output = Settled> + Send + 'static {
+        self.guard.settled()
+    }
+
+    /// Reads it here from its first byte; `None` once that has left the window.
+    pub(crate) fn read_from_start(&self) -> Option<PayloadReader> {
+        self.guard.reader_from_start()
+    }
+}
+
+struct Filling {
+    shared: Arc<Shared>,
+    kind: ReferenceKind,
+    peer: Option<FunctionName>,
+    guard: Arc<PayloadGuard>,
+    body: Body,
+    writer: PayloadWriter,
+}
+
+impl Filling {
+    async fn run(self) {
+        let started = Instant::now();
+        let settled = self.guard.settled();
+        // Without the guard here, the payload ends with its invocation even if this task is slow to notice.
+        drop(self.guard);
+        let bytes = match fill(self.body, self.writer).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::debug!(kind = self.kind.as_str(), %error, "payload broke off");
+                return;
+            }
+        };
+        if settled.await == Settled::Acknowledged {
+            self.shared.metrics.held(started.elapsed());
+            self.shared.record(Transfer {
+                direction: Direction::Sent,
+                kind: self.kind,
+                peer: self.peer,
+                way: Way::Network,
+                reason: None,
+                bytes,
+                elapsed: started.elapsed(),
+            });
+        }
+    }
+}
+
+/// Why a payload was not filled; its readers then see it broken off, never ended.
+#[derive(Debug, thiserror::Error)]
+enum FillError {
+    #[error("its body broke off")]
+    Body(#[from] zipline_http::BodyError),
+    #[error("it could not be held")]
+    Write(#[from] WriteError),
+    #[error("its trailers are longer than {}", zipline_protocol::limits::TRAILERS_MAX)]
+    Trailers,
+}
+
+async fn fill(mut body: Body, mut writer: PayloadWriter) -> Result<u64, FillError> {
+    let mut trailers = HeaderMap::new();
+    while let Some(frame) = body.data().await {
+        match frame?.into_data() {
+            Ok(data) => writer.write(data).await?,
+            Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+        }
+    }
+    let trailers = zipline_transfer::trailers::encode(&trailers).map_err(|_| FillError::Trailers)?;
+    Ok(writer.finish(trailers)?.length)
+}

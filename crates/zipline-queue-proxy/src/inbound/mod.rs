@@ -1,0 +1,194 @@
+//! Requests to the function.
+//!
+//! Life of one request: probe? -> reference opened? -> retrieval started -> readiness and breaker -> function -> response,
+//! inline or deferred. The slot in the breaker, the retrieval and the deadline last until the response has ended. The function
+//! runs at most once for a delivered request, and only after the first bytes of its payload are there.
+
+mod deadline;
+mod health;
+mod request;
+mod response;
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use tokio::time::{Instant, timeout_at};
+use zipline_http::{Body, Handler, PeerAddr, Protocol, Target, problem_response};
+use zipline_protocol::{ErrorCode, Mode, Nonce, PayloadId, ReferenceKind, Way, header};
+
+use crate::breaker::Slot;
+use crate::edges::Direction;
+use crate::failure::Failure;
+use crate::headers;
+use crate::state::{Shared, Transfer};
+use crate::upgrade;
+use crate::watched::{Ended, watch};
+use request::Incoming;
+
+/// The door for requests to the function.
+pub fn handler(shared: Arc<Shared>) -> impl Handler {
+    Inbound { shared }
+}
+
+#[derive(Debug, Clone)]
+struct Inbound {
+    shared: Arc<Shared>,
+}
+
+impl Handler for Inbound {
+    async fn handle(&self, request: Request<Body>) -> Response<Body> {
+        if health::is_probe(request.headers()) {
+            return health::answer(&self.shared, request.headers());
+        }
+        let started = Instant::now();
+        let response = Box::pin(serve(&self.shared, request)).await;
+        self.shared.metrics.request_served(response.status(), started.elapsed());
+        response
+    }
+}
+
+/// Why the function did not answer.
+#[derive(Debug)]
+enum Refusal {
+    /// The function has not run; the sender is asked to send the payload inline.
+    ResendInline(String),
+    /// An error for the caller.
+    Failure(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
+async fn serve(shared: &Arc<Shared>, mut request: Request<Body>) -> Response<Body> {
+    let deadline = deadline::of(&shared.config);
+    let accept = take_accept(shared, &mut request);
+    let deferred = headers::is_deferred(request.headers());
+    if deferred && shared.mode() == Mode::Off {
+        return resend_inline(shared, "this queue-proxy's mode is off");
+    }
+    let opened = if deferred {
+        match request::open(shared, request).await {
+            Ok(incoming) => incoming,
+            Err(detail) => return resend_inline(shared, &detail),
+        }
+    } else {
+        Incoming::ordinary(request)
+    };
+    let payload = opened.payload();
+    let form = headers::form(opened.headers());
+    let answered = timeout_at(deadline, answer(shared, opened, accept, deadline)).await;
+    let outcome = answered.unwrap_or_else(|_| {
+        let limit = shared.config.request_timeout.as_secs();
+        let detail = format!("the function did not answer within its timeout of {limit} s");
+        Err(Failure::caller(ErrorCode::DeadlineExceeded, detail).into())
+    });
+    let mut response = match outcome {
+        Ok(response) => response,
+        Err(Refusal::ResendInline(detail)) => return resend_inline(shared, &detail),
+        Err(Refusal::Failure(failure)) => {
+            shared.metrics.error(failure.code);
+            failure.into_response(&form)
+        }
+    };
+    sign(shared, payload.as_ref(), &mut response);
+    response
+}
+
+/// The nonce a deferred response is to be bound to. Removes all Zipline headers and counts those that do not belong.
+fn take_accept(shared: &Shared, request: &mut Request<Body>) -> Option<Nonce> {
+    let value = headers::single(request.headers(), header::ACCEPT);
+    let nonce = value.and_then(|value| shared.keyring.open_accept(value).ok());
+    let stripped = headers::strip(request.headers_mut());
+    shared.metrics.stripped_headers(stripped - usize::from(nonce.is_some()));
+    nonce.filter(|_| shared.mode() == Mode::On)
+}
+
+/// Tells the sender that this is a queue-proxy, and proves that the reference was opened.
+fn sign(shared: &Shared, payload: Option<&PayloadId>, response: &mut Response<Body>) {
+    if shared.mode() != Mode::Off {
+        response.headers_mut().insert(header::VERSION, HeaderValue::from_static(header::VERSION_VALUE));
+    }
+    let Some(payload) = payload else { return };
+    let proof = shared.keyring.proof_opened(payload, response.status().as_u16());
+    if let Some(proof) = proof.and_then(|proof| HeaderValue::try_from(proof).ok()) {
+        response.headers_mut().insert(header::OPENED, proof);
+    }
+}
+
+fn resend_inline(shared: &Shared, detail: &str) -> Response<Body> {
+    tracing::warn!(detail, "deferred request not taken, the sender is asked to send it inline");
+    shared.metrics.error(ErrorCode::ResendInline);
+    // Never the gRPC form: this goes to a queue-proxy, and none of it reaches the function that sent the request.
+    let form = HeaderMap::new();
+    problem_response(&form, ErrorCode::ResendInline, ErrorCode::ResendInline.local_status(), detail)
+}
+
+async fn answer(
+    shared: &Arc<Shared>,
+    incoming: Incoming,
+    accept: Option<Nonce>,
+    deadline: Instant,
+) -> Result<Response<Body>, Refusal> {
+    let way = incoming.way();
+    let function = shared.function_address().ok_or_else(|| {
+        Failure::caller(
+            ErrorCode::NotFound,
+            "this queue-proxy has no function; it serves a process started by zipline run",
+        )
+    })?;
+    let (mut request, slot, broken) = incoming.when(gate(shared), shared).await?;
+    let target = Target { addr: function.into(), protocol: Protocol::like(request.version()) };
+    let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0.ip());
+    zipline_http::proxy::request_for_upstream(&mut request, peer);
+    if zipline_http::hop::is_upgrade(&request) {
+        let upgraded = upgrade::forward(shared, target, request, slot, Some(deadline)).await;
+        return Ok(upgraded.map_err(|error| failed(&error))?);
+    }
+    let (parts, body) = request.into_parts();
+    let head = parts.method == http::Method::HEAD;
+    let body = watch(body, (), record(shared, way));
+    let sent = shared.client.send(&target, Request::from_parts(parts, body)).await;
+    let response = match (sent, broken.get()) {
+        (Ok(response), _) => response,
+        (Err(_), Some(error)) => {
+            let detail = format!("the request's payload broke off after the function had started: {error}");
+            return Err(Failure::caller(error.code, detail).into());
+        }
+        (Err(error), None) => return Err(failed(&error).into()),
+    };
+    Ok(response::finish(shared, response, response::Wanted { accept, head }, (slot, deadline)).await)
+}
+
+fn failed(error: &zipline_http::SendError) -> Failure {
+    Failure::upstream("the function could not answer", error)
+}
+
+/// The function is ready and has a free slot.
+async fn gate(shared: &Arc<Shared>) -> Result<Slot, Failure> {
+    shared.readiness.ready().await;
+    shared.breaker.acquire().await.map_err(|_| Failure {
+        code: ErrorCode::BufferFull,
+        status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+        detail: "pending request queue full".into(),
+    })
+}
+
+fn record(shared: &Arc<Shared>, way: Way) -> impl FnOnce(Ended) + Send + use<> {
+    let shared = Arc::clone(shared);
+    move |ended: Ended| {
+        if ended.whole && ended.bytes > 0 {
+            shared.record(Transfer {
+                direction: Direction::Received,
+                kind: ReferenceKind::Request,
+                peer: None,
+                way,
+                reason: None,
+                bytes: ended.bytes,
+                elapsed: ended.elapsed,
+            });
+        }
+    }
+}

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use zipline_http::{BodyError, BodyErrorKind};
 use zipline_protocol::ErrorCode;
 
 /// The cause below a failure, shared so that errors can be handed to several places.
@@ -157,6 +158,13 @@ impl RetrieveError {
             | RetrieveErrorKind::Digest
             | RetrieveErrorKind::Cancelled => ErrorCode::PayloadLost,
         }
+    }
+}
+
+/// A body that breaks off because its payload did not arrive; the error stays its source.
+impl From<RetrieveError> for BodyError {
+    fn from(error: RetrieveError) -> Self {
+        Self::new(BodyErrorKind::PayloadLost, error)
     }
 }
 

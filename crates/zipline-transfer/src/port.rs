@@ -69,6 +69,8 @@ pub struct DataPortStats {
     pub refused_connections: u64,
     /// Connections closed because they took no bytes for too long.
     pub stuck_connections: u64,
+    /// Requests with a valid proof.
+    pub proven_requests: u64,
     /// Requests without a valid proof.
     pub unproven_requests: u64,
     /// Payload bytes handed to connections.
@@ -79,6 +81,7 @@ pub struct DataPortStats {
 struct Counters {
     refused_connections: AtomicU64,
     stuck_connections: AtomicU64,
+    proven_requests: AtomicU64,
     unproven_requests: AtomicU64,
     sent_bytes: AtomicU64,
 }
@@ -106,6 +109,7 @@ impl DataPortMonitor {
             open_connections: self.0.peers.open(),
             refused_connections: counters.refused_connections.load(Ordering::Relaxed),
             stuck_connections: counters.stuck_connections.load(Ordering::Relaxed),
+            proven_requests: counters.proven_requests.load(Ordering::Relaxed),
             unproven_requests: counters.unproven_requests.load(Ordering::Relaxed),
             sent_bytes: counters.sent_bytes.load(Ordering::Relaxed),
         }

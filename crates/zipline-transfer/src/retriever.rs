@@ -11,15 +11,20 @@ mod retrieval;
 pub use body::{Outcome, RetrievalBody, RetrievalOutcome};
 pub use retrieval::Retrieval;
 
-use crate::error::RetrieveError;
-use exchange::Holder;
+use crate::error::{RetrieveError, RetrieveErrorKind as Kind};
+use exchange::{Answer, Holder};
+use grant::{GrantError, grant};
 use pool::Pool;
 use retrieval::give_back;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::{Instant, sleep};
 use zipline_protocol::{Record, limits};
 use zipline_runtime::Tasks;
 use zipline_seal::Keyring;
+
+/// Pause before another connection is tried, times the connections that failed in a row before the last one.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Settings of a retriever. The defaults are the protocol's numbers.
 #[derive(Debug, Clone)]
@@ -113,14 +118,31 @@ impl Retriever {
     pub async fn start(&self, record: &Record, options: RetrieveOptions) -> Result<Retrieval, RetrieveError> {
         let holder = Arc::new(Holder::of(record, zipline_seal::new_lease_id()));
         let mut unsettled = Unsettled { shared: &self.shared, holder: &holder, granted: true };
-        let answer = grant::grant(&self.shared, &holder, options.from, options.to, None).await;
-        let answer = answer.map_err(|error| {
-            let error = RetrieveError::from(error);
+        let answer = self.first_grant(&holder, options).await.inspect_err(|error| {
             unsettled.granted = error.may_hold_a_lease();
-            error
         })?;
         unsettled.granted = false;
         Retrieval::new(Arc::clone(&self.shared), Arc::clone(&holder), record, options, answer)
+    }
+
+    /// Takes the lease, with as many connections as may break in a row.
+    async fn first_grant(&self, holder: &Holder, options: RetrieveOptions) -> Result<Answer, RetrieveError> {
+        let config = &self.shared.config;
+        let (mut broken, mut deadline) = (0, None);
+        loop {
+            match grant(&self.shared, holder, options.from, options.to, deadline).await {
+                Ok(answer) => return Ok(answer),
+                Err(GrantError::Broken(error)) => {
+                    broken += 1;
+                    if broken >= config.attempts {
+                        return Err(RetrieveError::new(Kind::Broken { attempts: broken }).with_source(error));
+                    }
+                    deadline.get_or_insert(Instant::now() + config.progress_timeout);
+                    sleep(RETRY_PAUSE * (broken - 1)).await;
+                }
+                Err(GrantError::Unreachable(error) | GrantError::Final(error)) => return Err(error),
+            }
+        }
     }
 
     /// Idle connections now.

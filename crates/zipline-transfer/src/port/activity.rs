@@ -4,6 +4,8 @@
 //! from within the body; it is seen here, from beside the connection.
 
 use parking_lot::Mutex;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -53,6 +55,25 @@ impl Activity {
             sleep_until(deadline).await;
         }
     }
+}
+
+/// Passes a wake-up on, and notes that from now on it is the connection that is waited for: a body whose next bytes have
+/// come is not asked for them as long as the socket takes nothing.
+struct NotingWaker {
+    activity: Arc<Activity>,
+    inner: Waker,
+}
+
+impl Wake for NotingWaker {
+    fn wake(self: Arc<Self>) {
+        self.activity.sending();
+        self.inner.wake_by_ref();
+    }
+}
+
+/// `inner`, noting on `activity` when it is woken.
+pub(super) fn noting(activity: &Arc<Activity>, inner: &Waker) -> Waker {
+    Waker::from(Arc::new(NotingWaker { activity: Arc::clone(activity), inner: inner.clone() }))
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ pub(super) async fn answer(
             return refusal.response(None);
         }
     };
+    shared.counters.proven_requests.fetch_add(1, Ordering::Relaxed);
     let asked = proven.request();
     if asked.boot != shared.config.boot {
         return refuse(&proven, 421, ErrorCode::PayloadLost, "the payload belongs to another process");

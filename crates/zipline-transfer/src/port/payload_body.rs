@@ -1,7 +1,7 @@
 //! The bytes of one lease as a response body, with the final record as its trailers.
 
 use super::Shared;
-use super::activity::Activity;
+use super::activity::{Activity, noting};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use http_body::{Body, Frame, SizeHint};
@@ -94,7 +94,8 @@ impl PayloadBody {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReadError>>> {
         let Some(next) = &mut self.next else { return Poll::Ready(None) };
         self.activity.working();
-        let (reader, item) = ready!(next.poll(cx));
+        let waker = noting(&self.activity, cx.waker());
+        let (reader, item) = ready!(next.poll(&mut Context::from_waker(&waker)));
         self.activity.sending();
         let frame = match item {
             Ok(Next::Bytes(bytes)) => {

@@ -31,15 +31,6 @@ impl From<ExchangeError> for GrantError {
     }
 }
 
-impl From<GrantError> for RetrieveError {
-    fn from(error: GrantError) -> Self {
-        match error {
-            GrantError::Broken(error) => Self::new(Kind::Broken { attempts: 1 }).with_source(error),
-            GrantError::Unreachable(error) | GrantError::Final(error) => error,
-        }
-    }
-}
-
 /// Takes or resumes the lease from byte `from`. `deadline` bounds a resumption, connecting included; without one, connecting
 /// has its own bound and the answer `PROGRESS_TIMEOUT`.
 ///

@@ -18,7 +18,7 @@ use super::body::{RetrievalBody, RetrievalOutcome};
 use super::exchange::{Answer, ExchangeError, Holder, single, tell};
 use super::grant::{GrantError, grant};
 use super::intake::{Expected, Intake};
-use super::{RetrieveOptions, Shared};
+use super::{RETRY_PAUSE, RetrieveOptions, Shared};
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind, Source};
 use crate::retriever::pool::Connection;
 use crate::trailers::{self, TrailersError};
@@ -38,9 +38,6 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use zipline_protocol::data::Operation;
 use zipline_protocol::{LeaseId, Record, header};
 use zipline_seal::SignedRequest;
-
-/// Pause before another connection is tried, times the connections that failed in a row before it.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A retrieval that was granted. Dropping it before it was acknowledged gives the lease back.
 pub struct Retrieval {

@@ -2,16 +2,15 @@
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 /// Makes this process not dumpable: no core file, and `/proc/self/mem` and `ptrace` only for root. A process that holds
-/// keys calls it before it reads them. Executing another program undoes it.
+/// keys calls it before it reads them. Executing another program undoes it, so functions are not affected.
 ///
 /// # Errors
 /// The system refused; keys must not be read then.
 pub fn not_dumpable() -> io::Result<()> {
     set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
-    setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(())
 }
 

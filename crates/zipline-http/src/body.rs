@@ -1,8 +1,6 @@
 //! The one body type that crosses crate borders.
 
 mod channel;
-#[cfg(test)]
-mod tests;
 
 use crate::error::{BodyError, BodyErrorKind};
 use crate::watch::Unread;
@@ -138,8 +136,9 @@ impl Body {
     /// # Errors
     /// [`BodyErrorKind::TooLarge`] as soon as the announced length or the bytes read exceed `max_bytes`; else as the body.
     pub async fn collect_up_to(mut self, max_bytes: usize) -> Result<Bytes, BodyError> {
-        let too_large =
-            || BodyError::new(BodyErrorKind::TooLarge, format!("more than {max_bytes} bytes announced or sent"));
+        let too_large = || {
+            BodyError::new(BodyErrorKind::TooLarge, format!("more than {max_bytes} bytes announced or sent"))
+        };
         if self.size_hint().lower() > max_bytes as u64 {
             return Err(too_large());
         }

@@ -31,7 +31,7 @@ pub struct ClientConfig {
     pub max_connections: usize,
     /// Idle HTTP/1.1 connections kept per target; the longest idle one is closed first.
     pub max_idle_per_host: usize,
-    /// HTTP/2 connections per target; one is used until its peer's stream limit is reached. Beyond, streams wait.
+    /// HTTP/2 connections per target; one is used until its peer's stream limit is reached. Beyond, requests wait.
     pub max_http2_connections_per_host: usize,
     /// Idle connections are closed after this long.
     pub idle_timeout: Duration,
@@ -73,7 +73,8 @@ pub struct ClientStatistics {
 
 /// Sends requests over pooled HTTP/1.1 and h2c connections. Clones share the pools.
 ///
-/// Connections are tasks of the [`Tasks`] it was made with; dropping the last clone closes the idle ones.
+/// Connections are tasks of the [`Tasks`] it was made with: they end with it, whatever is still under way. Dropping the
+/// last clone closes the idle ones.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,

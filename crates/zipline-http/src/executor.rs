@@ -4,7 +4,7 @@
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use hyper::rt::Executor;
 use parking_lot::Mutex;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -51,8 +51,17 @@ impl<C> WithSpawned<C> {
         some
     }
 
+    /// Lets go of the connection and runs what it spawned to its end. hyper's client keeps the socket's side of a
+    /// connection there, which ends when the streams are over and the connection was dropped.
+    pub(crate) async fn finish(self) {
+        let Self { connection, spawned, running } = self;
+        drop(connection);
+        let mut rest = WithSpawned { connection: (), spawned, running };
+        poll_fn(|cx| if rest.poll_running(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
     /// Polls the spawned futures; `true` when none is left.
-    pub(crate) fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
+    fn poll_running(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             self.take_new();
             match self.running.poll_next_unpin(cx) {

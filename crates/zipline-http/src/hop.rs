@@ -1,8 +1,8 @@
 //! What ends at each hop and must not be relayed (RFC 9110, 7.6.1).
 
 use http::header::{
-    CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
-    UPGRADE,
+    CONNECTION, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE,
+    TRANSFER_ENCODING, UPGRADE,
 };
 use http::{Method, Request, Version};
 
@@ -34,7 +34,8 @@ pub fn strip_response(headers: &mut HeaderMap) {
 pub fn is_upgrade<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11
         && request.method() != Method::CONNECT
-        && upgrade_protocol(request.headers()).is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
+        && upgrade_protocol(request.headers())
+            .is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
 /// The protocol an `Upgrade` field names, if `Connection` confirms it.
@@ -53,15 +54,24 @@ pub fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     tokens(headers, name).any(|found| found.eq_ignore_ascii_case(token))
 }
 
+/// Bytes of all names and values.
+pub(crate) fn header_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
 fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
     headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok()).flat_map(|value| {
-        value.split(',').map(|token| token.split(';').next().unwrap_or_default().trim()).filter(|token| !token.is_empty())
+        value
+            .split(',')
+            .map(|token| token.split(';').next().unwrap_or_default().trim())
+            .filter(|token| !token.is_empty())
     })
 }
 
 fn strip(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> =
-        tokens(headers, &CONNECTION).filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok()).collect();
+    let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        .collect();
     for name in named {
         // A peer must not be able to drop what routing or framing depends on.
         if name != http::header::HOST && name != http::header::CONTENT_LENGTH && name != TE {
@@ -104,14 +114,20 @@ mod tests {
 
     #[test]
     fn connection_cannot_drop_host_or_length() {
-        let mut map = headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "3")]);
+        let mut map =
+            headers(&[("connection", "host, content-length"), ("host", "a"), ("content-length", "3")]);
         strip_request(&mut map);
         assert_eq!(map, headers(&[("host", "a"), ("content-length", "3")]));
     }
 
     #[test]
     fn responses_lose_what_is_for_the_hop() {
-        let mut map = headers(&[("connection", "close"), ("proxy-authenticate", "x"), ("etag", "e"), ("upgrade", "h2c")]);
+        let mut map = headers(&[
+            ("connection", "close"),
+            ("proxy-authenticate", "x"),
+            ("etag", "e"),
+            ("upgrade", "h2c"),
+        ]);
         strip_response(&mut map);
         assert_eq!(map, headers(&[("etag", "e")]));
     }

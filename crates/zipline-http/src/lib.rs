@@ -30,7 +30,9 @@ pub mod upgrade;
 mod watch;
 
 pub use body::{Body, BodySender, SendClosed};
-pub use client::{Client, ClientConfig, ClientStatistics, HostPort, HostPortError, Protocol, SendError, Target};
+pub use client::{
+    Client, ClientConfig, ClientStatistics, HostPort, HostPortError, Protocol, SendError, Target,
+};
 pub use error::{BodyError, BodyErrorKind};
 pub use handler::{Handler, PeerAddr, handler_fn};
 pub use http_body::Frame;

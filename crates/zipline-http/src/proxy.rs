@@ -64,8 +64,10 @@ fn derive_forwarded(headers: &mut HeaderMap) {
     if headers.contains_key(FORWARDED) {
         return;
     }
-    let text = |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let (addresses, host, proto) = (text(&X_FORWARDED_FOR), text(&X_FORWARDED_HOST), text(&X_FORWARDED_PROTO));
+    let text =
+        |name: &HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let (addresses, host, proto) =
+        (text(&X_FORWARDED_FOR), text(&X_FORWARDED_HOST), text(&X_FORWARDED_PROTO));
     if addresses.is_empty() && host.is_empty() && proto.is_empty() {
         return;
     }
@@ -115,12 +117,19 @@ mod tests {
     fn forwarded_as_knative_derives_it() {
         assert_eq!(forwarded(&[]), None);
         assert_eq!(
-            forwarded(&[("x-forwarded-for", "127.0.0.1, ::1"), ("x-forwarded-proto", "p"), ("x-forwarded-host", "h")]),
+            forwarded(&[
+                ("x-forwarded-for", "127.0.0.1, ::1"),
+                ("x-forwarded-proto", "p"),
+                ("x-forwarded-host", "h")
+            ]),
             Some("for=127.0.0.1;host=h;proto=p, for=\"[::1]\"".to_owned())
         );
         assert_eq!(forwarded(&[("x-forwarded-for", ",,,")]), Some("for=, for=, for=".to_owned()));
         assert_eq!(forwarded(&[("x-forwarded-proto", "http")]), Some("proto=http".to_owned()));
-        assert_eq!(forwarded(&[("forwarded", "for=x"), ("x-forwarded-for", "1.1.1.1")]), Some("for=x".to_owned()));
+        assert_eq!(
+            forwarded(&[("forwarded", "for=x"), ("x-forwarded-for", "1.1.1.1")]),
+            Some("for=x".to_owned())
+        );
     }
 
     #[test]

@@ -13,8 +13,11 @@ use tokio::time::sleep;
 use zipline_protocol::limits;
 use zipline_runtime::Tasks;
 
-pub(crate) use connection::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, HTTP1_BUFFER_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES};
 pub use connection::serve_connection;
+pub(crate) use connection::{
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES, HTTP1_BUFFER_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+    header_list_bytes,
+};
 
 /// How long accepting pauses after a failure that will not go away at once (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

@@ -56,6 +56,8 @@ pub async fn join(
 ///
 /// # Errors
 /// The upgrade never came about.
-pub async fn into_stream(upgrade: OnUpgrade) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
+pub async fn into_stream(
+    upgrade: OnUpgrade,
+) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
     Ok(TokioIo::new(upgrade.await.map_err(io::Error::other)?))
 }

@@ -176,7 +176,11 @@ impl<I: Any> Drop for ServerIo<I> {
 }
 
 impl<I: AsyncRead + Unpin + Any> AsyncRead for ServerIo<I> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.filled().len() > before
@@ -216,7 +220,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Any> AsyncWrite for ServerIo<I> {
                 Close::Open => {
                     std::task::ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
                     let linger = this.watch.as_ref().is_some_and(|watch| watch.must_linger());
-                    this.close = if linger { Close::Lingering(Box::pin(sleep(LINGER))) } else { Close::Closed };
+                    this.close =
+                        if linger { Close::Lingering(Box::pin(sleep(LINGER))) } else { Close::Closed };
                 }
                 Close::Lingering(deadline) => {
                     if deadline.as_mut().poll(cx).is_ready() {

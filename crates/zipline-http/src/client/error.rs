@@ -64,7 +64,9 @@ impl SendError {
         match self {
             Self::Invalid(_) => ErrorCode::RequestInvalid,
             Self::RequestBody { source } => source.code(),
-            Self::Connect { .. } | Self::Busy { .. } | Self::BeforeResponse { .. } => ErrorCode::UpstreamFailed,
+            Self::Connect { .. } | Self::Busy { .. } | Self::BeforeResponse { .. } => {
+                ErrorCode::UpstreamFailed
+            }
         }
     }
 }

@@ -150,7 +150,12 @@ struct ResponseBody<F: Finish> {
 }
 
 /// Wraps a response body. One that is already over completes at once.
-pub(super) fn response_body<F: Finish>(incoming: Incoming, http2: bool, exchange: Arc<Exchange>, finish: F) -> Body {
+pub(super) fn response_body<F: Finish>(
+    incoming: Incoming,
+    http2: bool,
+    exchange: Arc<Exchange>,
+    finish: F,
+) -> Body {
     if incoming.is_end_stream() {
         complete(&exchange, finish);
         return Body::empty();

@@ -164,7 +164,8 @@ async fn open(inner: &Arc<Inner>, addr: &HostPort) -> Result<Connection, SendErr
         .await
         .map_err(|error| SendError::BeforeResponse { addr: addr.clone(), source: Box::new(error) })?;
     let (signal, signals) = mpsc::channel(1);
-    let driver = drive(connection, signals, Arc::downgrade(inner), addr.clone(), inner.config.idle_timeout, open);
+    let driver =
+        drive(connection, signals, Arc::downgrade(inner), addr.clone(), inner.config.idle_timeout, open);
     drop(inner.tasks.spawn("http/1.1 client connection", driver));
     Ok(Connection { sender, probe, signal })
 }

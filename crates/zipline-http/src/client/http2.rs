@@ -8,7 +8,10 @@ use super::target::HostPort;
 use super::{Inner, Open, broke_before_response};
 use crate::body::Body;
 use crate::executor::{Spawned, WithSpawned};
-use crate::serve::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES};
+use crate::hop;
+use crate::serve::{
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES, header_list_bytes,
+};
 use http::{Method, Request, Response};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -17,8 +20,8 @@ use std::collections::HashMap;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::task::Poll;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 /// Rounds the reactor gets to deliver what an idle connection's peer has said (a GOAWAY, most likely).
@@ -40,6 +43,7 @@ struct Load {
 
 /// One stream's place on a connection.
 struct Place {
+    target: Arc<OfTarget>,
     connection: Arc<Connection>,
     reused: bool,
 }
@@ -49,19 +53,14 @@ impl Drop for Place {
         let mut load = self.connection.load.lock();
         load.streams -= 1;
         load.idle_since = Instant::now();
+        drop(load);
+        self.target.freed.notify_one();
     }
 }
 
 impl Connection {
-    /// Takes a place if there is one; with `beyond` even where the stream then waits for the peer.
-    fn place(self: &Arc<Self>, beyond: bool) -> Option<Place> {
-        let mut load = self.load.lock();
-        if !beyond && load.streams >= self.max_streams.load(Ordering::Relaxed).max(1) {
-            return None;
-        }
-        load.streams += 1;
-        let reused = std::mem::replace(&mut load.used, true);
-        Some(Place { connection: Arc::clone(self), reused })
+    fn has_room(&self) -> bool {
+        self.load.lock().streams < self.max_streams.load(Ordering::Relaxed).max(1)
     }
 
     fn is_idle(&self) -> bool {
@@ -74,17 +73,24 @@ struct OfTarget {
     connections: Mutex<Vec<Arc<Connection>>>,
     /// One connect at a time: those who wait for it share its connection.
     connecting: tokio::sync::Mutex<()>,
+    /// A place may have become free.
+    freed: Notify,
 }
 
 impl OfTarget {
-    fn place(&self, beyond: bool) -> Option<Place> {
+    /// A place on the first connection that has room.
+    fn place(self: &Arc<Self>) -> Option<Place> {
         let mut connections = self.connections.lock();
         connections.retain(|connection| !connection.sender.is_closed());
-        if beyond {
-            let least = connections.iter().min_by_key(|connection| connection.load.lock().streams)?;
-            return least.place(true);
-        }
-        connections.iter().find_map(|connection| connection.place(false))
+        let connection = connections.iter().find(|connection| connection.has_room())?;
+        Some(self.place_on(connection))
+    }
+
+    fn place_on(self: &Arc<Self>, connection: &Arc<Connection>) -> Place {
+        let mut load = connection.load.lock();
+        load.streams += 1;
+        let reused = std::mem::replace(&mut load.used, true);
+        Place { target: Arc::clone(self), connection: Arc::clone(connection), reused }
     }
 
     fn remove(&self, gone: &Arc<Connection>) {
@@ -137,7 +143,7 @@ pub(super) async fn send(
         let connection = Arc::clone(&place.connection);
         let reused = place.reused;
         let replay = if reused && !replayed { Replay::of(&request) } else { None };
-        match exchange(addr, place, request).await {
+        match exchange(inner, addr, place, request).await {
             Ok(response) => {
                 if reused {
                     inner.reused.fetch_add(1, Ordering::Relaxed);
@@ -158,34 +164,40 @@ pub(super) async fn send(
     }
 }
 
+/// A place on a connection that stands; waits for one, or opens a connection, where all are taken.
 async fn place(inner: &Arc<Inner>, addr: &HostPort, target: &Arc<OfTarget>) -> Result<Place, SendError> {
     loop {
-        let place = match target.place(false) {
+        let place = match target.place() {
             Some(place) => place,
-            None => {
-                let _connecting = target.connecting.lock().await;
-                match target.place(false) {
-                    Some(place) => place,
-                    None if target.connections.lock().len() >= inner.config.max_http2_connections_per_host => {
-                        match target.place(true) {
-                            Some(place) => return Ok(place),
-                            None => continue,
-                        }
-                    }
-                    None => {
-                        let connection = open(inner, addr).await?;
-                        let place = connection.place(true).expect("a place beyond the limit is always there");
-                        target.connections.lock().push(connection);
-                        return Ok(place);
-                    }
-                }
-            }
+            None => match wait_or_open(inner, addr, target).await? {
+                Some(place) => place,
+                None => continue,
+            },
         };
         if is_alive(&place).await {
             return Ok(place);
         }
         target.remove(&place.connection);
     }
+}
+
+async fn wait_or_open(
+    inner: &Arc<Inner>,
+    addr: &HostPort,
+    target: &Arc<OfTarget>,
+) -> Result<Option<Place>, SendError> {
+    let _connecting = target.connecting.lock().await;
+    let freed = target.freed.notified();
+    if let Some(place) = target.place() {
+        return Ok(Some(place));
+    }
+    if target.connections.lock().len() >= inner.config.max_http2_connections_per_host {
+        freed.await;
+        return Ok(None);
+    }
+    let connection = open(inner, addr).await?;
+    target.connections.lock().push(Arc::clone(&connection));
+    Ok(Some(target.place_on(&connection)))
 }
 
 /// Whether a connection that was idle still stands, as far as this host knows.
@@ -214,7 +226,7 @@ async fn open(inner: &Arc<Inner>, addr: &HostPort) -> Result<Arc<Connection>, Se
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .max_header_list_size(u32::try_from(inner.config.max_header_bytes).unwrap_or(u32::MAX));
+        .max_header_list_size(header_list_bytes(inner.config.max_header_bytes));
     let (sender, connection) = builder
         .handshake::<_, Body>(TokioIo::new(io))
         .await
@@ -228,8 +240,14 @@ async fn open(inner: &Arc<Inner>, addr: &HostPort) -> Result<Arc<Connection>, Se
         max_streams: AtomicUsize::new(max_streams),
     });
     let driver = WithSpawned::new(connection, spawned);
-    let driver =
-        drive(driver, Arc::downgrade(&shared), Arc::downgrade(inner), addr.clone(), inner.config.idle_timeout, open);
+    let driver = drive(
+        driver,
+        Arc::downgrade(&shared),
+        Arc::downgrade(inner),
+        addr.clone(),
+        inner.config.idle_timeout,
+        open,
+    );
     drop(inner.tasks.spawn("h2c client connection", driver));
     Ok(shared)
 }
@@ -268,11 +286,11 @@ async fn drive(
             }
         }
     }
-    // Streams still under way need the part of the connection that hyper spawned.
-    poll_fn(|cx| if connection.poll_running(cx) { Poll::Ready(()) } else { Poll::Pending }).await;
+    connection.finish().await;
 }
 
 async fn exchange(
+    inner: &Inner,
     addr: &HostPort,
     place: Place,
     request: Request<Body>,
@@ -285,6 +303,12 @@ async fn exchange(
         let unsent = failure.take_message();
         (broke_before_response(addr, &exchange, failure.into_error()), unsent)
     })?;
+    let headers = response.headers();
+    if headers.len() > inner.config.max_headers || hop::header_bytes(headers) > inner.config.max_header_bytes
+    {
+        let source = "its header fields are too large".into();
+        return Err((SendError::BeforeResponse { addr: addr.clone(), source }, None));
+    }
     if is_connect && response.status().is_success() {
         return Ok(response.map(|_| Body::empty()));
     }

@@ -12,8 +12,10 @@ pub(super) fn for_http1(request: &mut Request<Body>, addr: &HostPort) -> Result<
     *request.version_mut() = Version::HTTP_11;
     if request.method() != Method::CONNECT {
         if !request.headers().contains_key(HOST) {
-            let host = request.uri().authority().map_or_else(|| addr.to_string(), |host| host.as_str().to_owned());
-            let host = HeaderValue::from_str(&host).map_err(|_| SendError::Invalid("its host is not a header value"))?;
+            let host =
+                request.uri().authority().map_or_else(|| addr.to_string(), |host| host.as_str().to_owned());
+            let host = HeaderValue::from_str(&host)
+                .map_err(|_| SendError::Invalid("its host is not a header value"))?;
             request.headers_mut().insert(HOST, host);
         }
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));

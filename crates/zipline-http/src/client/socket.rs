@@ -71,7 +71,11 @@ fn is_broken(error: &io::Error) -> bool {
 }
 
 impl ClientIo {
-    fn discard_if_broken(&mut self, result: Poll<io::Result<usize>>, length: usize) -> Poll<io::Result<usize>> {
+    fn discard_if_broken(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
         match result {
             Poll::Ready(Err(error)) if is_broken(&error) => {
                 self.broken = true;

@@ -49,7 +49,9 @@ impl FromStr for HostPort {
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bare {
             Some(address) if address.parse::<std::net::Ipv6Addr>().is_ok() => Ok(Self::new(address, port)),
-            None if !host.is_empty() && !host.contains([':', '/', '@', '[', ']', ' ']) => Ok(Self::new(host, port)),
+            None if !host.is_empty() && !host.contains([':', '/', '@', '[', ']', ' ']) => {
+                Ok(Self::new(host, port))
+            }
             _ => Err(error()),
         }
     }

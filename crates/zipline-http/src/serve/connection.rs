@@ -25,7 +25,9 @@ pub(crate) const HTTP1_BUFFER_BYTES: usize = 512 * 1024;
 /// What may be under way on one stream, and on one connection, before the receiver makes room.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-pub(crate) const FRAME_BYTES: u32 = 256 * 1024;
+/// Largest frame. Not more: h2 bounds the number of CONTINUATION frames by header list size over this, and peers send
+/// header blocks in frames of 16 KiB all the same.
+pub(crate) const FRAME_BYTES: u32 = 64 * 1024;
 /// Bytes of one stream buffered for sending.
 pub(crate) const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 /// How often a connection without a deadline looks whether it got one.
@@ -59,7 +61,7 @@ pub async fn serve_connection<I, H>(
         () = token.cancelled() => return,
     };
     let io = Rewind::new(prefix, io);
-    let service = RequestService::new(handler, peer, limits.max_headers, http2, Arc::clone(&watch));
+    let service = RequestService::new(handler, peer, limits, http2, Arc::clone(&watch));
     let result = if http2 {
         watch.head_done();
         serve_http2(ServerIo::http2(io), service, limits, &watch, &token).await
@@ -111,7 +113,7 @@ where
     let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
     let mut stopping = false;
     loop {
-        let (check_at, overdue_at) = check_times(watch, limits);
+        let check_at = check_at(watch, limits);
         tokio::select! {
             result = &mut connection => return result,
             () = token.cancelled(), if !stopping => {
@@ -119,7 +121,7 @@ where
                 connection.as_mut().graceful_shutdown();
             }
             () = sleep_until(check_at) => {
-                if overdue_at.is_some_and(|at| at <= Instant::now()) && still_overdue(watch, limits) {
+                if is_overdue(watch, limits) {
                     return Ok(());
                 }
             }
@@ -147,37 +149,39 @@ where
         .max_frame_size(FRAME_BYTES)
         .max_send_buf_size(SEND_BUFFER_BYTES)
         .max_concurrent_streams(limits.max_concurrent_streams)
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX));
+        .max_header_list_size(header_list_bytes(limits.max_header_bytes));
     let connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
     let mut connection = WithSpawned::new(connection, spawned);
     let mut stopping = false;
-    let result = loop {
-        let (check_at, overdue_at) = check_times(watch, limits);
+    loop {
+        let check_at = check_at(watch, limits);
         tokio::select! {
-            result = poll_fn(|cx| connection.poll_both(cx)) => break result,
+            result = poll_fn(|cx| connection.poll_both(cx)) => return result,
             () = token.cancelled(), if !stopping => {
                 stopping = true;
                 connection.connection().as_mut().graceful_shutdown();
             }
             () = sleep_until(check_at) => {
-                if !stopping && overdue_at.is_some_and(|at| at <= Instant::now()) && still_overdue(watch, limits) {
+                if !stopping && is_overdue(watch, limits) {
                     stopping = true;
                     connection.connection().as_mut().graceful_shutdown();
                 }
             }
         }
-    };
-    result
+    }
 }
 
-fn check_times(watch: &Watch, limits: &ServeLimits) -> (Instant, Option<Instant>) {
-    let overdue_at = watch.overdue_at(limits.header_read_timeout, limits.idle_timeout);
+/// What HTTP/2 takes before it ends the connection: more than the limit, so that the limit itself can be enforced per
+/// message.
+pub(crate) fn header_list_bytes(max_header_bytes: usize) -> u32 {
+    u32::try_from(max_header_bytes.saturating_mul(4)).unwrap_or(u32::MAX)
+}
+
+fn check_at(watch: &Watch, limits: &ServeLimits) -> Instant {
     let latest = Instant::now() + CHECK_EVERY.min(limits.header_read_timeout);
-    (overdue_at.map_or(latest, |at| at.min(latest)), overdue_at)
+    watch.overdue_at(limits.header_read_timeout, limits.idle_timeout).map_or(latest, |at| at.min(latest))
 }
 
-fn still_overdue(watch: &Watch, limits: &ServeLimits) -> bool {
-    watch
-        .overdue_at(limits.header_read_timeout, limits.idle_timeout)
-        .is_some_and(|at| at <= Instant::now())
+fn is_overdue(watch: &Watch, limits: &ServeLimits) -> bool {
+    watch.overdue_at(limits.header_read_timeout, limits.idle_timeout).is_some_and(|at| at <= Instant::now())
 }

@@ -1,5 +1,6 @@
 //! From hyper's requests to a [`Handler`]'s and back.
 
+use super::ServeLimits;
 use crate::body::Body;
 use crate::error::BodyError;
 use crate::handler::{Handler, PeerAddr};
@@ -19,6 +20,7 @@ pub(super) struct RequestService<H> {
     handler: H,
     peer: Option<PeerAddr>,
     max_headers: usize,
+    max_header_bytes: usize,
     http2: bool,
     watch: Arc<Watch>,
 }
@@ -27,11 +29,12 @@ impl<H: Handler> RequestService<H> {
     pub(super) fn new(
         handler: H,
         peer: Option<PeerAddr>,
-        max_headers: usize,
+        limits: &ServeLimits,
         http2: bool,
         watch: Arc<Watch>,
     ) -> Self {
-        Self { handler, peer, max_headers, http2, watch }
+        let ServeLimits { max_headers, max_header_bytes, .. } = *limits;
+        Self { handler, peer, max_headers, max_header_bytes, http2, watch }
     }
 }
 
@@ -44,14 +47,16 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for RequestService<H
         let in_flight = self.watch.request_started();
         let watch = Arc::clone(&self.watch);
         let handler = self.handler.clone();
-        let (http2, peer, max_headers) = (self.http2, self.peer, self.max_headers);
+        let (http2, peer) = (self.http2, self.peer);
+        // HTTP/1.1 refuses these while parsing. HTTP/2 has no limit on their number, and ends the connection over their size.
+        let too_large = request.headers().len() > self.max_headers
+            || (http2 && hop::header_bytes(request.headers()) > self.max_header_bytes);
         Box::pin(async move {
             let unread = Unread::new(Arc::clone(&in_flight));
             let mut request = request.map(|incoming| Body::received(incoming, http2, Some(unread)));
             let asked = Asked::of(&request);
-            let mut response = if request.headers().len() > max_headers {
-                // HTTP/1.1 refuses this while parsing; HTTP/2 has no such limit of its own.
-                text_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too many header fields\n")
+            let mut response = if too_large {
+                text_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header fields too large\n")
             } else {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(peer);
@@ -89,8 +94,21 @@ impl Asked {
         status == StatusCode::SWITCHING_PROTOCOLS || (self.connect && status.is_success())
     }
 
+    fn drop_body(&self, response: &mut Response<Body>) {
+        let body = std::mem::take(response.body_mut());
+        if self.head
+            && let Some(length) = body.exact_length().filter(|length| *length > 0)
+        {
+            response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| HeaderValue::from(length));
+        }
+    }
+
     fn frame(&self, response: &mut Response<Body>, watch: &Arc<Watch>) {
-        let has_body = !self.head && !response.body().is_end();
+        if self.head || matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+            // hyper's HTTP/2 server would send the body.
+            self.drop_body(response);
+        }
+        let has_body = !response.body().is_end();
         match self.version {
             // hyper sends trailers on chunked bodies only, and a known length would make it a sized one.
             Version::HTTP_11 if has_body && self.trailers && response.headers().contains_key(TRAILER) => {

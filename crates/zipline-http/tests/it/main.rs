@@ -1,0 +1,11 @@
+//! Servers and clients of this crate against each other and against raw sockets, over loopback.
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod aborts;
+mod bodies;
+mod early;
+mod limits;
+mod pool;
+mod shutdown;
+mod support;
+mod upgrades;

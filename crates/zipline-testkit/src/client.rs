@@ -1,5 +1,6 @@
 //! HTTP/1.1 and h2c requests with a chosen framing, one connection each.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, anyhow};
@@ -19,6 +20,9 @@ use crate::pattern;
 
 /// Response bytes kept for reading; longer bodies are only counted and digested.
 const KEPT_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes of a body that messages show.
+const TEXT_BYTES: usize = 16 * 1024;
 
 /// Which HTTP is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,8 +207,9 @@ impl Exchange {
     /// The body broke off.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
         while let Some(frame) = self.response.frame().await {
-            if let Ok(content) = frame.map_err(|error| anyhow!(chain(&error)))?.into_data() {
-                return Ok(Some(content));
+            match frame.map_err(|error| anyhow!(chain(&error)))?.into_data() {
+                Ok(content) if !content.is_empty() => return Ok(Some(content)),
+                _ => {}
             }
         }
         Ok(None)
@@ -261,7 +266,7 @@ impl Exchange {
 }
 
 /// A whole answer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Reply {
     /// Status of the head.
     pub status: StatusCode,
@@ -279,11 +284,25 @@ pub struct Reply {
     pub broken: Option<String>,
 }
 
+impl fmt::Debug for Reply {
+    /// Leaves out all but the beginning of the body: it may be megabytes of nothing that anybody could read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply")
+            .field("status", &self.status)
+            .field("headers", &self.headers)
+            .field("length", &self.length)
+            .field("text", &self.text())
+            .field("trailers", &self.trailers)
+            .field("broken", &self.broken)
+            .finish_non_exhaustive()
+    }
+}
+
 impl Reply {
-    /// The body as text.
+    /// The beginning of the body as text, for messages.
     #[must_use]
     pub fn text(&self) -> String {
-        String::from_utf8_lossy(&self.bytes).into_owned()
+        String::from_utf8_lossy(&self.bytes[..self.bytes.len().min(TEXT_BYTES)]).into_owned()
     }
 
     /// The body as JSON.

@@ -42,7 +42,8 @@ pub struct Rule {
     pub fault: Fault,
     /// Which bytes count.
     pub direction: Direction,
-    /// After how many bytes of one connection.
+    /// After how many bytes of one connection; of one that runs already, since the rule was set. It happens when the
+    /// next byte arrives.
     pub after_bytes: u64,
     /// How often; later connections pass.
     pub times: u64,
@@ -52,6 +53,15 @@ pub struct Rule {
 struct Plan {
     target: SocketAddr,
     rule: Option<Rule>,
+    /// Goes up with every change of the rule.
+    generation: u64,
+}
+
+/// Bytes of one connection and direction under one rule.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    generation: u64,
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -60,7 +70,25 @@ struct Shared {
     struck: AtomicU64,
     passed_bytes: AtomicU64,
     connections: AtomicU64,
-    generation: watch::Sender<u64>,
+    changed: watch::Sender<()>,
+}
+
+impl Shared {
+    /// Whether the rule strikes inside the next `length` bytes, and after how many of them.
+    fn strike(&self, direction: Direction, count: &mut Count, length: usize) -> Option<(Fault, usize)> {
+        let plan = self.plan.lock();
+        if count.generation != plan.generation {
+            *count = Count { generation: plan.generation, bytes: 0 };
+        }
+        let rule = plan.rule.filter(|rule| rule.direction == direction)?;
+        let room = usize::try_from(rule.after_bytes.saturating_sub(count.bytes)).unwrap_or(usize::MAX);
+        if room >= length {
+            return None;
+        }
+        let once_more = |struck: u64| (struck < rule.times).then_some(struck + 1);
+        self.struck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, once_more).ok()?;
+        Some((rule.fault, room))
+    }
 }
 
 /// A running relay; it ends, and its connections with it, when dropped.
@@ -81,11 +109,11 @@ impl Relay {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let (address, owner) = (listener.local_addr()?, Owner::default());
         let shared = Arc::new(Shared {
-            plan: Mutex::new(Plan { target, rule: None }),
+            plan: Mutex::new(Plan { target, rule: None, generation: 0 }),
             struck: AtomicU64::new(0),
             passed_bytes: AtomicU64::new(0),
             connections: AtomicU64::new(0),
-            generation: watch::Sender::new(0),
+            changed: watch::Sender::new(()),
         });
         let (spawner, state) = (owner.spawner(), Arc::clone(&shared));
         owner.spawner().spawn(async move {
@@ -111,9 +139,13 @@ impl Relay {
 
     /// Applies a rule to connections from now on, running ones included; `None` lets everything pass.
     pub fn set_rule(&self, rule: Option<Rule>) {
-        self.shared.plan.lock().rule = rule;
-        self.shared.struck.store(0, Ordering::Relaxed);
-        self.shared.generation.send_modify(|generation| *generation += 1);
+        {
+            let mut plan = self.shared.plan.lock();
+            plan.rule = rule;
+            plan.generation += 1;
+            self.shared.struck.store(0, Ordering::Relaxed);
+        }
+        self.shared.changed.send_replace(());
     }
 
     /// How often the present rule struck.
@@ -168,52 +200,37 @@ async fn pump(
     mut to: OwnedWriteHalf,
     shared: &Shared,
 ) -> Option<Fault> {
-    let mut generation = shared.generation.subscribe();
-    let (mut count, mut buffer) = (0_u64, vec![0_u8; 64 * 1024]);
+    let (mut count, mut buffer) = (Count::default(), vec![0_u8; 64 * 1024]);
     loop {
-        let rule = {
-            let plan = shared.plan.lock();
-            plan.rule.filter(|rule| {
-                rule.direction == direction && shared.struck.load(Ordering::Relaxed) < rule.times
-            })
-        };
-        let room = match rule {
-            Some(rule) if count >= rule.after_bytes => {
-                shared.struck.fetch_add(1, Ordering::Relaxed);
-                if rule.fault != Fault::Stall {
-                    return Some(rule.fault);
-                }
-                // The stall lasts until the relay is told otherwise.
-                drop(generation.changed().await);
-                continue;
-            }
-            Some(rule) => usize::try_from(rule.after_bytes - count).unwrap_or(usize::MAX).min(buffer.len()),
-            None => buffer.len(),
-        };
-        let read = tokio::select! {
-            ready = from.readable() => match ready {
-                Ok(()) => from.try_read(&mut buffer[..room]),
-                Err(error) => Err(error),
-            },
-            changed = generation.changed() => match changed {
-                Ok(()) => continue,
-                Err(_) => return None,
-            },
-        };
-        match read {
+        let ready = from.readable().await;
+        let length = match ready.and_then(|()| from.try_read(&mut buffer)) {
             Ok(0) => {
                 drop(to.shutdown().await);
                 return None;
             }
-            Ok(length) => {
-                if to.write_all(&buffer[..length]).await.is_err() {
-                    return Some(Fault::Reset);
-                }
-                count += length as u64;
-                shared.passed_bytes.fetch_add(length as u64, Ordering::Relaxed);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Ok(length) => length,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(_) => return Some(Fault::Reset),
+        };
+        let mut sent = 0;
+        let mut changed = shared.changed.subscribe();
+        if let Some((fault, room)) = shared.strike(direction, &mut count, length) {
+            if to.write_all(&buffer[..room]).await.is_err() {
+                return Some(Fault::Reset);
+            }
+            sent = room;
+            if fault != Fault::Stall {
+                return Some(fault);
+            }
+            // The stall lasts until the relay is told otherwise.
+            if changed.changed().await.is_err() {
+                return None;
+            }
         }
+        if to.write_all(&buffer[sent..length]).await.is_err() {
+            return Some(Fault::Reset);
+        }
+        count.bytes += length as u64;
+        shared.passed_bytes.fetch_add(length as u64, Ordering::Relaxed);
     }
 }

@@ -329,7 +329,8 @@ async fn the_holder_of_a_request_is_stopped() -> Result<()> {
             pair.sender.stop()?;
             Ok(())
         };
-        let (settled, took) = strike(&pair.relay, offset, wait_for_strike(&pair, seen), stop).await?;
+        let (settled, took) =
+            Box::pin(strike(&pair.relay, offset, wait_for_strike(&pair, seen), stop)).await?;
         settled?;
         pair.sender.go_on()?;
         let (reply, _) = bounded(call).await?;

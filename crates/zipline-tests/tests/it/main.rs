@@ -2,12 +2,15 @@
 #![forbid(unsafe_code)]
 
 mod deferred;
+mod fakes;
 mod faults;
+mod holder;
 mod layers;
 mod limits;
 mod load;
 mod local_api;
 mod matrix;
+mod openapi;
 mod references;
 mod sizes;
 mod takeaway;

@@ -1,11 +1,12 @@
 //! The receiver's Zipline is taken away between two requests.
 
 use anyhow::{Context, Result, ensure};
+use http::Method;
 use zipline_testkit::client::{Protocol, Reply};
 use zipline_testkit::function::TestFunction;
 use zipline_testkit::stock_proxy::{Manners, StockProxy};
 use zipline_tests::check;
-use zipline_tests::pair::{Pair, RECEIVER};
+use zipline_tests::pair::{Pair, RECEIVER, fresh_id};
 
 const UP: u64 = 400_000;
 
@@ -103,21 +104,34 @@ async fn passed_on_h2c() -> Result<()> {
 /// An error of the platform without proof is passed on as it is, and is not a reason to send the payload again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_platforms_own_errors_pass() -> Result<()> {
+    const CODES: [u16; 11] = [404, 408, 413, 414, 421, 429, 431, 500, 502, 503, 504];
     let pair = Pair::start().await?;
     let other = TestFunction::start().await?;
-    for code in [404, 408, 413, 429, 431, 500, 502, 503, 504] {
-        pair.sender.tell_receivers(&[RECEIVER]).await?;
-        pair.gateway.route(RECEIVER, other.address);
-        let (id, call) = pair.invoke(Protocol::Http1, &format!("/status?code={code}"));
-        let reply = call.pattern(4, UP, true).send(pair.sender.api()).await?;
+    let names = CODES.map(|code| format!("answers-{code}.default"));
+    pair.sender.tell_receivers(&names.each_ref().map(String::as_str)).await?;
+    for (code, name) in CODES.into_iter().zip(&names) {
+        pair.gateway.route(name, other.address);
+        let id = fresh_id();
+        let call = pair.sender.invoke(Protocol::Http1, Method::POST, name, &format!("/status?code={code}"));
+        let reply = call.header("x-request-id", &id).pattern(4, UP, true).send(pair.sender.api()).await?;
         ensure!(
             reply.status.as_u16() == code && reply.code().is_empty(),
             "{code}: {} {}",
             reply.status,
             reply.text()
         );
-        ensure!(other.runs.of(&id).len() == 1, "{code}: sent again: {:?}", other.runs.of(&id));
+        let runs = other.runs.of(&id);
+        ensure!(runs.len() == 1 && runs[0].reference, "{code}: sent again, or not deferred: {runs:?}");
     }
+    let name = names[0].as_str();
+    let call = pair.sender.invoke(Protocol::Http1, Method::POST, name, "/sha256");
+    check::succeeded(&call.pattern(4, UP, true).send(pair.sender.api()).await?)?;
+    let status = pair.sender.status().await?;
+    ensure!(
+        status.inline_because("request", "unknown-receiver") == 1,
+        "not forgotten: {:?}",
+        status.transfers
+    );
     pair.hold_nothing().await
 }
 

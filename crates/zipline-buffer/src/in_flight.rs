@@ -100,3 +100,27 @@ impl Permit {
         self.units * UNIT_BYTES
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_to_come_is_served_first() {
+        let budget = InFlight::new(10 * UNIT_BYTES);
+        let most = budget.acquire(8 * UNIT_BYTES - 1).await.unwrap();
+        assert_eq!((most.bytes(), budget.used_bytes()), (8 * UNIT_BYTES, 8 * UNIT_BYTES));
+        let mut large = Box::pin(budget.acquire(u64::MAX));
+        assert!(tokio::time::timeout(Duration::from_secs(1), &mut large).await.is_err());
+        let small = tokio::time::timeout(Duration::from_secs(1), budget.acquire(1)).await;
+        assert!(small.is_err(), "the small one does not overtake");
+        assert_eq!(budget.waiters(), 1);
+        drop(most);
+        let all = large.await.unwrap();
+        assert_eq!(all.bytes(), budget.budget_bytes());
+        drop(all);
+        assert_eq!((budget.used_bytes(), budget.waiters()), (0, 0));
+    }
+}

@@ -124,6 +124,11 @@ impl Leases {
         self.taking
     }
 
+    #[cfg(test)]
+    pub(super) fn anyone_waits(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// Up to where every lease that has a reader has sent (or, if none has one, every running lease), provided one of
     /// them has sent everything from `start` on.
     pub(super) fn sent_by_all(&self, start: u64) -> Option<u64> {

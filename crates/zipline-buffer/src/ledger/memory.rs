@@ -88,6 +88,10 @@ impl Memory {
         self.start
     }
 
+    pub(super) fn is_filling(&self) -> bool {
+        self.filling
+    }
+
     pub(super) fn granted(&mut self, bytes: u64) {
         self.reserve += bytes;
         self.waiting = None;

@@ -244,6 +244,10 @@ impl Ledger {
         let Some(payload) = self.payloads.get_mut(id).filter(|payload| payload.serial == serial) else {
             return false;
         };
+        if !payload.memory.is_filling() {
+            return true;
+        }
+        // A payload can be used up by ranges before it is complete.
         if payload.phase == PayloadPhase::Filling {
             payload.phase = PayloadPhase::Held;
         }

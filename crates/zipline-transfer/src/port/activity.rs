@@ -44,15 +44,19 @@ impl Activity {
     pub(super) async fn overdue(&self, idle: Duration, lapse: Duration) -> bool {
         loop {
             let (phase, since) = *self.0.lock();
-            let (deadline, stuck) = match phase {
-                Phase::Idle => (since + idle, false),
-                Phase::Working => (Instant::now() + lapse, false),
-                Phase::Sending => (since + lapse, true),
+            let now = Instant::now();
+            let (limit, stuck) = match phase {
+                Phase::Idle => (Some(idle), false),
+                Phase::Working => (None, false),
+                Phase::Sending => (Some(lapse), true),
             };
-            if phase != Phase::Working && Instant::now() >= deadline {
+            let deadline = limit.map(|limit| since + limit);
+            if deadline.is_some_and(|deadline| now >= deadline) {
                 return stuck;
             }
-            sleep_until(deadline).await;
+            // The phase may change meanwhile, so it is looked at again at least that often.
+            let look_again = now + lapse.min(idle);
+            sleep_until(deadline.map_or(look_again, |deadline| deadline.min(look_again))).await;
         }
     }
 }
@@ -97,5 +101,16 @@ mod tests {
         let started = Instant::now();
         assert!(activity.overdue(IDLE, LAPSE).await);
         assert_eq!(started.elapsed(), LAPSE);
+
+        // A phase that begins while another is watched.
+        activity.idle();
+        let started = Instant::now();
+        let begins = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            activity.sending();
+        };
+        let (stuck, ()) = tokio::join!(activity.overdue(IDLE, LAPSE), begins);
+        assert!(stuck);
+        assert!(started.elapsed() <= LAPSE * 2);
     }
 }

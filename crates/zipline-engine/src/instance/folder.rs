@@ -2,9 +2,11 @@
 
 use std::fs::{self, DirBuilder};
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Socket, Type};
 
 /// A folder that only the instance's user can enter; removed when dropped.
 #[derive(Debug)]
@@ -38,19 +40,21 @@ impl Drop for InstanceFolder {
     }
 }
 
-/// A port that nobody else gets as long as this is held. The function binds it itself, so it is let go of just before
+/// A port that nobody else gets as long as this is held. It is bound and does not listen, so that a readiness probe cannot
+/// take it for the function. The function binds it itself, so it is let go of just before
 /// the function starts; whoever is faster then makes the start fail, and the next one gets another port.
 #[derive(Debug)]
 pub(super) struct ReservedPort {
-    _listener: TcpListener,
+    _socket: Socket,
     port: u16,
 }
 
 impl ReservedPort {
     pub(super) fn take() -> io::Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let port = listener.local_addr()?.port();
-        Ok(Self { _listener: listener, port })
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        let port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
+        Ok(Self { _socket: socket, port })
     }
 
     pub(super) fn port(&self) -> u16 {

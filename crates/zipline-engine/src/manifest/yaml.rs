@@ -68,8 +68,8 @@ fn plain_kind(text: &str) -> &'static str {
     let number = || {
         let digits = text.trim_start_matches(['+', '-']);
         let prefixed = digits.starts_with("0x") || digits.starts_with("0o");
-        (prefixed || digits.starts_with(|c: char| c.is_ascii_digit() || c == '.'))
-            && (prefixed || text.parse::<f64>().is_ok())
+        let decimal = digits.starts_with(|c: char| c.is_ascii_digit() || c == '.');
+        prefixed || (decimal && text.parse::<f64>().is_ok())
     };
     match text {
         "" | "~" | "null" | "Null" | "NULL" => "nothing",

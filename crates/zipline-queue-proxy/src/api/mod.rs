@@ -15,6 +15,8 @@ use crate::state::Shared;
 mod deliver;
 mod get;
 mod invoke;
+#[cfg(test)]
+mod openapi_tests;
 mod put;
 mod query;
 mod range;

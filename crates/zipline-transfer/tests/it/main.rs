@@ -1,4 +1,5 @@
 //! Both sides of the data port against each other, over loopback, with relays that cut, stall and tamper in between.
+#![expect(clippy::unwrap_used, reason = "in a test, a step that fails is the test that fails")]
 
 mod body;
 mod leases;

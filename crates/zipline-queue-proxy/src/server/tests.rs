@@ -229,3 +229,51 @@ async fn a_taken_port_is_named() {
     let error = Server::bind(config(&[("ZIPLINE_API_PORT", &port)])).await.unwrap_err();
     assert_eq!(error.to_string(), format!("the local API cannot listen on 127.0.0.1:{port}"));
 }
+
+#[tokio::test]
+async fn requests_that_run_are_finished_before_the_end() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let (asked, mut is_asked) = mpsc::channel(1);
+    let may_answer = Arc::new(tokio::sync::Notify::new());
+    let answers = Arc::clone(&may_answer);
+    let function = zipline_http::handler_fn(move |_: Request<Body>| {
+        let (asked, answers) = (asked.clone(), Arc::clone(&answers));
+        async move {
+            asked.send(()).await.unwrap();
+            answers.notified().await;
+            Response::new(Body::full("finished"))
+        }
+    });
+    let tasks = Tasks::new();
+    drop(tasks.spawn("function", serve(listener, function, ServeLimits::default(), tasks.clone())));
+
+    let (stream, engine) = tokio::io::duplex(4096);
+    let (reports, speaker, _listener) = crate::control::open(stream);
+    drop(tasks.spawn("reports", speaker.run()));
+    let function = [("ZIPLINE_GUEST", "0"), ("USER_PORT", &port), ("SERVING_SERVICE", "recog")];
+    let proxy = Proxy::start_reporting(&function, reports).await;
+    let inbound = proxy.addresses.inbound.unwrap();
+    let request = Request::get("/").body(Body::empty()).unwrap();
+    let running = async {
+        let response = proxy.send(inbound, request).await;
+        (response.status().as_u16(), text(response).await)
+    };
+    let drains = async {
+        is_asked.recv().await.unwrap();
+        assert_eq!(proxy.admin("/readyz").await.0, 200);
+        proxy.drain(Duration::from_secs(600)).await;
+        proxy.shared.lifecycle.reached(Phase::Draining).await;
+        assert_eq!(proxy.admin("/readyz").await.0, 503);
+        while TcpStream::connect(inbound).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(proxy.shared.lifecycle.phase(), Phase::Draining, "a request still runs");
+        may_answer.notify_one();
+    };
+    let ((status, answer), ()) = tokio::join!(running, drains);
+    assert_eq!((status, answer.as_str()), (200, "finished"));
+    let ((), lines) = tokio::join!(proxy.ended(), lines(engine, 4));
+    let kinds: Vec<_> = lines.iter().map(|line| line.split('"').nth(3).unwrap()).collect();
+    assert_eq!(kinds, ["listening", "ready", "not_ready", "drained"]);
+}

@@ -123,8 +123,6 @@ pub(crate) async fn text(response: Response<Body>) -> String {
 pub(crate) async fn until(mut reached: impl FnMut() -> bool) {
     while !reached() {
         tokio::task::yield_now().await;
-        // Sockets need the reactor to be asked as well.
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -216,6 +216,10 @@ impl Engine {
         front.shutdown(LAST_BYTES).await;
         back.shutdown(LAST_BYTES).await;
         clients.shutdown(Duration::ZERO).await;
+        // The guard ends what escaped, too; without one, this is all there is.
+        for stray in context.state.end_strays() {
+            tracing::warn!(pid = stray.pid, "ended a process that a function left behind");
+        }
         let _ = fs::remove_file(context.state.control_socket());
         let counts = &context.counts;
         Ok(Summary {

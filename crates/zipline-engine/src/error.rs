@@ -85,7 +85,7 @@ fn lines(findings: &[CommandError]) -> String {
 
 fn in_use(error: &io::Error) -> &'static str {
     if error.kind() == io::ErrorKind::AddrInUse {
-        ": the port is in use; choose another with --listen"
+        ": the port is in use; choose another with --gateway"
     } else {
         ""
     }

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use rustix::process::{Pid, Signal};
 
@@ -56,6 +58,30 @@ pub(crate) fn descendants(root: i32) -> Vec<i32> {
                 found.push(child.pid);
             }
             next.push(child.pid);
+        }
+    }
+    found
+}
+
+/// Processes that run with the environment of a function whose socket lies below `folder`: those that left their group
+/// and session, and whose parents are gone, still carry it. Guests' processes do not count: they have no `K_SERVICE`.
+pub(crate) fn with_function_environment(folder: &Path) -> Vec<i32> {
+    let mut socket = b"ZIPLINE_SOCKET=".to_vec();
+    socket.extend_from_slice(folder.as_os_str().as_bytes());
+    socket.push(b'/');
+    let own = std::process::id().to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().filter(|name| *name != own).and_then(|name| name.parse::<i32>().ok())
+        else {
+            continue;
+        };
+        // Those of other users cannot be read, and were not started here.
+        let Ok(environ) = fs::read(entry.path().join("environ")) else { continue };
+        let has = |start: &[u8]| environ.split(|byte| *byte == 0).any(|variable| variable.starts_with(start));
+        if has(&socket) && has(b"K_SERVICE=") {
+            found.push(pid);
         }
     }
     found

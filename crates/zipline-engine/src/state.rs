@@ -19,6 +19,9 @@ const SOCKET_PATH_MAX: usize = 107;
 /// Longest name below the state directory that has to fit into a socket path: `instances/<6 digits>/api.sock`.
 const SOCKET_NAME_MAX: usize = 28;
 
+/// Rounds of looking for processes that escaped; only a fork bomb needs more than two.
+const STRAY_ROUNDS: usize = 100;
+
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -214,7 +217,7 @@ impl StateDir {
         let path = self.record_path();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(self.end_strays()),
             Err(source) => return Err(StateError::Io { action: "read", path, source }),
         };
         let record: Recorded = serde_json::from_str(&text).map_err(|error| StateError::Io {
@@ -234,12 +237,37 @@ impl StateDir {
                 }
             }
         }
+        ended.extend(self.end_strays());
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(StateError::Io { action: "remove", path, source: error })
             }
             _ => Ok(ended),
         }
+    }
+}
+
+impl StateDir {
+    /// Ends processes that functions of this directory started and that escaped their groups. They may start others
+    /// meanwhile, so it looks again until it finds none, a bounded number of times.
+    pub(crate) fn end_strays(&self) -> Vec<Leftover> {
+        let mut ended: Vec<Leftover> = Vec::new();
+        for _ in 0..STRAY_ROUNDS {
+            let mut found = false;
+            for pid in process::with_function_environment(&self.path.join("instances")) {
+                let Some(stat) = process::stat(pid).filter(|stat| !stat.zombie) else { continue };
+                process::signal(pid, Signal::KILL);
+                if !ended.iter().any(|other| other.pid == pid && other.start_ticks == stat.start_ticks) {
+                    found = true;
+                    let what = "a process that a function left behind".into();
+                    ended.push(Leftover { pid, start_ticks: stat.start_ticks, what });
+                }
+            }
+            if !found {
+                break;
+            }
+        }
+        ended
     }
 }
 
@@ -367,6 +395,34 @@ mod tests {
 
     fn sleeper() -> std::process::Child {
         Command::new("sleep").arg("600").process_group(0).stdin(Stdio::null()).spawn().unwrap()
+    }
+
+    #[test]
+    fn strays_are_known_by_their_environment() {
+        let (_folder, dir) = open();
+        let socket = dir.instance(1).join("api.sock");
+        let start = |service: Option<&str>, socket: &Path| {
+            let mut command = Command::new("sleep");
+            command.arg("600").stdin(Stdio::null()).env("ZIPLINE_SOCKET", socket);
+            if let Some(service) = service {
+                command.env("K_SERVICE", service);
+            }
+            command.spawn().unwrap()
+        };
+        let mut stray = start(Some("a"), &socket);
+        let mut guest = start(None, &socket);
+        let mut other = start(Some("a"), Path::new("/elsewhere/instances/1/api.sock"));
+        let ended = dir.end_leftovers().unwrap();
+        assert_eq!(
+            ended.iter().map(|process| process.pid).collect::<Vec<_>>(),
+            [i32::try_from(stray.id()).unwrap()]
+        );
+        assert!(!stray.wait().unwrap().success());
+        for spared in [&mut guest, &mut other] {
+            assert!(spared.try_wait().unwrap().is_none());
+            spared.kill().unwrap();
+            spared.wait().unwrap();
+        }
     }
 
     #[test]

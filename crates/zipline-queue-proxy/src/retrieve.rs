@@ -40,7 +40,8 @@ impl From<RetrieveError> for BrokenOff {
 /// A retrieval that was granted. Dropped before everything was delivered, it is cancelled; afterwards, acknowledged.
 pub(crate) struct Retrieving {
     shared: Arc<Shared>,
-    retrieval: Retrieval,
+    /// There until this is dropped.
+    retrieval: Option<Retrieval>,
     permit: Permit,
     ahead: VecDeque<Bytes>,
     ahead_bytes: usize,
@@ -74,7 +75,7 @@ impl Retrieving {
         let retrieval = shared.retriever.start(record, RetrieveOptions::default()).await?;
         Ok(Self {
             shared: Arc::clone(shared),
-            retrieval,
+            retrieval: Some(retrieval),
             permit,
             ahead: VecDeque::new(),
             ahead_bytes: 0,
@@ -100,7 +101,7 @@ impl Retrieving {
     /// # Cancel safety
     /// Cancel safe.
     pub(crate) async fn read_ahead(&mut self) -> Result<(), BrokenOff> {
-        match self.retrieval.next().await {
+        match next_of(&mut self.retrieval).await {
             Some(chunk) => {
                 let chunk = chunk?;
                 self.ahead_bytes += chunk.len();
@@ -113,7 +114,7 @@ impl Retrieving {
 
     /// The payload as a body, its trailers included. `broke_off` is told if it fails; the body then fails too.
     pub(crate) fn into_body(self, broke_off: impl FnOnce(BrokenOff) + Send + 'static) -> Body {
-        let length = self.retrieval.length();
+        let length = self.retrieval.as_ref().and_then(Retrieval::length);
         let state = Some((self, broke_off));
         let frames = stream::unfold(state, |state| async move {
             let (mut retrieving, broke_off) = state?;
@@ -124,7 +125,7 @@ impl Retrieving {
                     Some((Err(BodyError::new(BodyErrorKind::PayloadLost, error)), None))
                 }
                 None => {
-                    let trailers = zipline_transfer::trailers::decode(retrieving.retrieval.trailers());
+                    let trailers = zipline_transfer::trailers::decode(retrieving.retrieval.as_ref()?.trailers());
                     let trailers = trailers.ok().filter(|trailers| !trailers.is_empty())?;
                     Some((Ok(Frame::trailers(trailers)), None))
                 }
@@ -140,15 +141,29 @@ impl Retrieving {
         if self.ended {
             return None;
         }
-        let next = self.retrieval.next().await;
+        let next = next_of(&mut self.retrieval).await;
         self.ended = next.is_none();
         next.map(|chunk| chunk.map_err(BrokenOff::from))
     }
+}
+
+async fn next_of(retrieval: &mut Option<Retrieval>) -> Option<Result<Bytes, RetrieveError>> {
+    retrieval.as_mut()?.next().await
 }
 
 impl Drop for Retrieving {
     fn drop(&mut self) {
         self.shared.metrics.retrieved(self.started.elapsed());
         tracing::trace!(permit_bytes = self.permit.bytes(), "retrieval ended");
+        // A consumer that counts does not ask for the end after the last byte, so this is where it shows.
+        if let Some(retrieval) = self.retrieval.take().filter(Retrieval::is_complete)
+            && self.ahead.is_empty()
+        {
+            self.shared.tasks.spawn("acknowledge", async move {
+                if let Err(error) = retrieval.acknowledge().await {
+                    tracing::debug!(%error, "a retrieval could not be acknowledged");
+                }
+            });
+        }
     }
 }

@@ -125,7 +125,8 @@ impl Retrieving {
                     Some((Err(BodyError::new(BodyErrorKind::PayloadLost, error)), None))
                 }
                 None => {
-                    let trailers = zipline_transfer::trailers::decode(retrieving.retrieval.as_ref()?.trailers());
+                    let trailers =
+                        zipline_transfer::trailers::decode(retrieving.retrieval.as_ref()?.trailers());
                     let trailers = trailers.ok().filter(|trailers| !trailers.is_empty())?;
                     Some((Ok(Frame::trailers(trailers)), None))
                 }

@@ -81,7 +81,7 @@ async fn final_records_without_the_right_proof_are_no_end() {
 #[tokio::test]
 async fn a_changed_byte_is_noticed_before_the_last_ones_are_let_go() {
     let rig = Rig::new();
-    let bytes = pattern(300 * 1024);
+    let bytes = pattern(200 * 1024);
     let mut record = rig.hold(&bytes).await;
     let flip = |mut answer: Vec<u8>| {
         let at = answer.len() / 2;

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import random
 import sys
 from pathlib import Path
@@ -36,7 +37,7 @@ def body():
 def zipline(tmp_path_factory):
     """An engine that runs the matrix's functions."""
     log = tmp_path_factory.mktemp("engine") / "engine.log"
-    binary = ROOT / "target" / "debug" / "zipline"
+    binary = Path(os.environ.get("ZIPLINE_BINARY", ROOT / "target" / "debug" / "zipline"))
     with engine.Engine(binary, [HERE / "app" / "services.yaml"], mode="on", log=log) as running:
         running.wait_until_ready()
         yield running

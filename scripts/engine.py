@@ -70,9 +70,13 @@ class Engine:
             raise EngineError(f"zipline {' '.join(arguments)}: {done.stderr.strip()}")
         return json.loads(done.stdout)
 
-    def queue_proxies(self):
-        """What each queue-proxy says about itself."""
-        entries = self.answer("payloads")["instances"]
+    def queue_proxies(self, service=None):
+        """What each queue-proxy of a service, or of all, says about itself. Those of `zipline run` are left out."""
+        entries = []
+        for entry in self.answer("payloads")["instances"]:
+            name = entry["function"].split(".")[0]
+            if name in self.services and service in (None, name):
+                entries.append(entry)
         silent = [f"{entry['instance']}: {entry['error']}" for entry in entries if not entry["status"]]
         if silent:
             raise EngineError(f"queue-proxies that do not answer: {'; '.join(silent)}")
@@ -82,8 +86,7 @@ class Engine:
         """How many payloads of requests, and bytes, came to a service from other queue-proxies' memory."""
         rows = [
             row
-            for status in self.queue_proxies()
-            if status["service"] == service
+            for status in self.queue_proxies(service)
             for row in status["transfers"]["edges"]
             if row["direction"] == "received" and row["kind"] == "request" and row["way"] != "inline"
         ]
@@ -112,6 +115,7 @@ class Engine:
                 waiting = [function["service"] for function in status["functions"] if not is_ready(function)]
                 if not waiting:
                     self.gateway = status["engine"]["gateway"]
+                    self.services = {function["service"] for function in status["functions"]}
                     return
                 reason = f"not ready: {', '.join(waiting)}"
             time.sleep(0.1)

@@ -10,7 +10,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 use zipline_http::{Body, Target};
 
-use crate::instance::Instance;
+use crate::instance::{Instance, InstanceState};
 
 use super::Control;
 
@@ -57,12 +57,18 @@ pub(super) async fn payloads(control: &Control) -> Payloads {
         Some(async move {
             let (status, error) = match ask(control, admin).await {
                 Ok(status) => (Some(status), None),
+                // One that drains may end while it is asked: then it holds nothing.
+                Err(_) if instance.facts().state >= InstanceState::Draining => return None,
                 Err(error) => (None, Some(error)),
             };
-            InstancePayloads { instance: instance.name.clone(), function, status, error }
+            Some(InstancePayloads { instance: instance.name.clone(), function, status, error })
         })
     });
-    let instances = futures_util::stream::iter(asked).buffered(AT_A_TIME).collect().await;
+    let instances = futures_util::stream::iter(asked)
+        .buffered(AT_A_TIME)
+        .filter_map(|found| async move { found })
+        .collect()
+        .await;
     Payloads { schema: 1, instances }
 }
 

@@ -178,6 +178,8 @@ impl FinalRecord {
         input.extend_from_slice(b"zl1 final");
         input.extend_from_slice(nonce.as_bytes());
         input.extend_from_slice(&self.length.to_be_bytes());
+        // The flag keeps bytes from moving between digest and trailers.
+        input.push(u8::from(self.digest.is_some()));
         input.extend_from_slice(self.digest.as_ref().map(|digest| &digest[..]).unwrap_or_default());
         input.extend_from_slice(&self.trailers);
         input
@@ -300,6 +302,14 @@ mod tests {
             assert_eq!(FinalRecord::parse(&value, record.trailers.clone()), Ok((record, [9; 32])));
         }
         assert!(FinalRecord::parse("length=3, sha256=AA, mac=", Vec::new()).is_err());
+    }
+
+    #[test]
+    fn bytes_cannot_move_between_digest_and_trailers() {
+        let nonce = Nonce::from_bytes([1; 16]);
+        let digest = FinalRecord { length: 3, digest: Some([8; 32]), trailers: Vec::new() };
+        let trailers = FinalRecord { length: 3, digest: None, trailers: vec![8; 32] };
+        assert_ne!(digest.mac_input(&nonce), trailers.mac_input(&nonce));
     }
 
     proptest! {

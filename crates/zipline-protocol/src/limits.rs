@@ -27,7 +27,7 @@ pub const RETRIEVE_ATTEMPTS: u32 = 3;
 /// Tries of one acknowledgement.
 pub const ACKNOWLEDGE_ATTEMPTS: u32 = 3;
 /// Payloads up to this length carry a digest.
-pub const DIGEST_MAX: u64 = 1024 * 1024;
+pub const DIGEST_MAX: u64 = 256 * 1024;
 /// Held back by the receiver until the digest was verified.
 pub const HOLD_BACK: usize = 64 * 1024;
 /// Life of a put that names none.

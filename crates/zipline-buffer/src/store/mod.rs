@@ -77,11 +77,14 @@ impl Shared {
         let mut state = self.state.lock();
         // Read under the lock, so that the ledger never sees time run backwards.
         let now = self.now();
+        let mut freed = Vec::new();
         if state.ledger.next_deadline().is_some_and(|at| at <= now) {
             state.ledger.expire(now);
+            // Told before `decide` runs: what it does for a waiter depends on whether that one was answered.
+            self.tell(&mut state, &mut freed);
         }
         let result = decide(&mut state, now);
-        let freed = self.tell(&mut state);
+        self.tell(&mut state, &mut freed);
         drop(state);
         // Dropping bytes takes the lock again.
         for content in freed {
@@ -90,8 +93,8 @@ impl Shared {
         result
     }
 
-    fn tell(&self, state: &mut State) -> Vec<Arc<Content>> {
-        let mut freed = Vec::new();
+    /// Adds to `freed` what is to be cleared without the lock.
+    fn tell(&self, state: &mut State, freed: &mut Vec<Arc<Content>>) {
         for effect in state.ledger.take_effects() {
             match effect {
                 Effect::Accepted(ticket, serial) => {
@@ -141,7 +144,6 @@ impl Shared {
                 Effect::Empty => self.idle.notify_waiters(),
             }
         }
-        freed
     }
 }
 

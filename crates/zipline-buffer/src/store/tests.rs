@@ -16,7 +16,9 @@ const SEGMENT: u64 = limits::SEGMENT as u64;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn store(budget_bytes: u64, window_bytes: u64) -> Store {
-    let store = Store::new(StoreConfig { window_bytes, ..StoreConfig::with_budget(budget_bytes) });
+    let config =
+        StoreConfig { window_bytes, digest_max_bytes: MIB, ..StoreConfig::with_budget(budget_bytes) };
+    let store = Store::new(config);
     store.keep_warm(4);
     store
 }
@@ -544,16 +546,17 @@ async fn draining_caps_expiry_and_ends() {
     assert_empty(&store);
 }
 
+fn numbered(n: usize) -> LeaseRequest {
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
+    LeaseRequest { lease: LeaseId::from_bytes(bytes), ..lease_of(1, 0, 0) }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_address_has_only_so_many_leases() {
     let store = store(4 * MIB, MIB);
     let _expiry = driven(&store);
     let _guard = filled(&store, request(1, Some(10)), &pattern(10)).await;
-    let numbered = |n: usize| {
-        let mut bytes = [0; 16];
-        bytes[..8].copy_from_slice(&(n as u64).to_be_bytes());
-        LeaseRequest { lease: LeaseId::from_bytes(bytes), ..lease_of(1, 0, 0) }
-    };
     for n in 0..limits::LEASES_PER_PEER {
         store.lease(numbered(n)).await.unwrap();
     }
@@ -565,6 +568,62 @@ async fn an_address_has_only_so_many_leases() {
     let _other = store.lease(elsewhere).await.unwrap();
     store.cancel(&id(1), &numbered(0).lease).unwrap();
     tasks.join_next().await.unwrap().unwrap().unwrap();
+}
+
+// Nothing drives the expiry in the next tests, so that a wait runs out in the very step in which the ledger ends it.
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_granted_as_its_wait_runs_out_is_taken() {
+    let store = store(4 * MIB, MIB);
+    let guard = filled(&store, request(1, Some(10)), &pattern(10)).await;
+    let mut readers = Vec::new();
+    for n in 0..limits::LEASES_PER_PEER {
+        readers.push(store.lease(numbered(n)).await.unwrap());
+    }
+    let late = store.lease(numbered(5_000)).await.unwrap();
+    assert_eq!(store.totals().leases, 1, "the others lapsed");
+    assert_eq!(read_all(late).await.unwrap().len(), 10);
+
+    // Held by leases that make progress, the wait ends with a refusal.
+    let mut slow = Vec::new();
+    for n in 0..limits::LEASES_PER_PEER - 1 {
+        slow.push(store.lease(numbered(n)).await.unwrap());
+    }
+    let refused = tokio::join!(store.lease(numbered(6_000)), async {
+        tokio::time::sleep(5 * SECOND).await;
+        for reader in &mut slow {
+            reader.next().await.unwrap().unwrap();
+        }
+        store.lease(numbered(5_000)).await.unwrap()
+    });
+    assert_eq!(refused.0.unwrap_err(), LeaseError::TooMany);
+    drop((guard, readers, slow, refused.1));
+    assert_empty(&store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_granted_as_its_waiter_leaves_is_given_back() {
+    let store = store(4 * MIB, MIB);
+    filled(&store, put(1, Some(10)), &pattern(10)).await.keep();
+    let _first = store.lease(lease_of(1, 1, 0)).await.unwrap();
+    let mut leaves = Box::pin(store.lease(lease_of(1, 2, 0)));
+    assert!(tokio::time::timeout(SECOND, &mut leaves).await.is_err());
+    tokio::time::advance(9 * SECOND).await;
+    drop(leaves);
+    assert_eq!(store.totals().leases, 0);
+    let _third = store.lease(lease_of(1, 3, 0)).await.unwrap();
+    store.release(&id(1)).unwrap();
+    assert_empty(&store);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_accepted_as_its_wait_runs_out_is_given_back() {
+    // It waits for a slot, which comes free with the payload; memory comes free a moment later.
+    let store = Store::new(StoreConfig { max_payloads: 1, ..StoreConfig::with_budget(MIB) });
+    filled(&store, Spec { ttl: Some(5 * SECOND), ..put(1, Some(10)) }, &pattern(10)).await.keep();
+    let full = store.begin(put(2, Some(10))).await.unwrap_err();
+    assert_eq!(full.code(), zipline_protocol::ErrorCode::BufferFull);
+    assert_empty(&store);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

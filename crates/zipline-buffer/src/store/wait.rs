@@ -97,18 +97,18 @@ impl PendingLease {
     }
 
     pub(super) async fn wait(mut self) -> Result<Grant, LeaseError> {
-        let Some(answered) = self.answered.as_mut() else { return Err(LeaseError::NotFound) };
+        let Some(answered) = self.answered.as_mut() else { return Err(LeaseError::TooMany) };
         if let Ok(answer) = timeout(limits::LEASE_LAPSE, answered).await {
             self.answered = None;
-            return answer.unwrap_or(Err(LeaseError::NotFound));
+            return answer.unwrap_or(Err(LeaseError::TooMany));
         }
         // Granted in the moment the time ran out, it is taken.
-        let Some(mut answered) = self.answered.take() else { return Err(LeaseError::NotFound) };
+        let Some(mut answered) = self.answered.take() else { return Err(LeaseError::TooMany) };
         self.shared.with(|state, _| {
             state.leases.remove(&self.ticket);
             match state.ledger.cancel_lease_wait(self.ticket) {
                 Some(error) => Err(error),
-                None => answered.try_recv().unwrap_or(Err(LeaseError::NotFound)),
+                None => answered.try_recv().unwrap_or(Err(LeaseError::TooMany)),
             }
         })
     }

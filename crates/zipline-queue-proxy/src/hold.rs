@@ -1,17 +1,18 @@
 //! Holds the body of a message as a payload for as long as its invocation lasts, and seals the reference to it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::HeaderMap;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use zipline_buffer::{PayloadGuard, PayloadReader, PayloadWriter, Settled, Spec, WriteError};
 use zipline_http::Body;
 use zipline_protocol::limits::CONTENT_TYPE_MAX;
 use zipline_protocol::{
     FunctionName, InlineReason, Nonce, Record, ReferenceKind, ReferenceText, Retrievals, Way,
 };
-use zipline_runtime::AbortOnDrop;
+use zipline_runtime::Task;
 
 use crate::edges::Direction;
 use crate::state::{Shared, Transfer};
@@ -31,14 +32,21 @@ pub(crate) struct Message {
     pub(crate) peer: Option<FunctionName>,
 }
 
-/// A payload of a running invocation. Dropping it ends the invocation: the payload is freed and its body no longer read.
+/// A payload of a running invocation. Dropping it ends the invocation: the payload is freed and its body no longer read. Only
+/// one that was received as a whole and is not acknowledged yet stays for that, [`LATE_ACKNOWLEDGEMENT`] at most.
 #[derive(Debug)]
 pub(crate) struct Held {
     /// The reference to send in the body's place.
     pub(crate) reference: ReferenceText,
+    shared: Arc<Shared>,
     guard: Arc<PayloadGuard>,
-    _filling: AbortOnDrop,
+    filling: Option<Task<()>>,
+    filled: Arc<AtomicBool>,
+    proven: AtomicBool,
 }
+
+/// How long the payload of an invocation that has succeeded may wait for its acknowledgement, which races the response.
+const LATE_ACKNOWLEDGEMENT: Duration = Duration::from_secs(1);
 
 /// Accepts the payload, starts to fill it and seals its reference. Memory is there at once or not at all.
 ///
@@ -82,15 +90,29 @@ pub(crate) async fn hold(shared: &Arc<Shared>, message: Message) -> Result<Held,
         return Err((InlineReason::BufferFull, body));
     };
     let guard = Arc::new(guard);
-    let filling = Filling { shared: Arc::clone(shared), kind, peer, guard: Arc::clone(&guard), body, writer };
-    let filling = shared.tasks.spawn_owned("fill payload", filling.run());
-    Ok(Held { reference, guard, _filling: filling })
+    let filled = Arc::new(AtomicBool::new(false));
+    let filling = Filling {
+        shared: Arc::clone(shared),
+        kind,
+        peer,
+        settled: guard.settled(),
+        filled: Arc::clone(&filled),
+        body,
+        writer,
+    };
+    let filling = Some(shared.tasks.spawn("fill payload", filling.run()));
+    Ok(Held { reference, shared: Arc::clone(shared), guard, filling, filled, proven: AtomicBool::new(false) })
 }
 
 impl Held {
     /// The payload's id.
     pub(crate) fn id(&self) -> &zipline_protocol::PayloadId {
         self.guard.id()
+    }
+
+    /// The receiver has proven that it opened the reference, so it will settle the payload.
+    pub(crate) fn proven(&self) {
+        self.proven.store(true, Ordering::Relaxed);
     }
 
     /// Resolves when the receiver has it, gave it up, or it is lost.
@@ -104,21 +126,37 @@ impl Held {
     }
 }
 
-struct Filling {
+impl Drop for Held {
+    fn drop(&mut self) {
+        let Some(mut filling) = self.filling.take() else { return };
+        if !(self.proven.load(Ordering::Relaxed) && self.filled.load(Ordering::Relaxed)) {
+            filling.abort();
+            return;
+        }
+        // The receiver answered; its acknowledgement may still be on its way.
+        let guard = Arc::clone(&self.guard);
+        drop(self.shared.tasks.spawn("await acknowledgement", async move {
+            if timeout(LATE_ACKNOWLEDGEMENT, &mut filling).await.is_err() {
+                filling.abort();
+            }
+            drop(guard);
+        }));
+    }
+}
+
+struct Filling<S> {
     shared: Arc<Shared>,
     kind: ReferenceKind,
     peer: Option<FunctionName>,
-    guard: Arc<PayloadGuard>,
+    settled: S,
+    filled: Arc<AtomicBool>,
     body: Body,
     writer: PayloadWriter,
 }
 
-impl Filling {
+impl<S: Future<Output = Settled>> Filling<S> {
     async fn run(self) {
         let started = Instant::now();
-        let settled = self.guard.settled();
-        // Without the guard here, the payload ends with its invocation even if this task is slow to notice.
-        drop(self.guard);
         let bytes = match fill(self.body, self.writer).await {
             Ok(bytes) => bytes,
             Err(error) => {
@@ -126,7 +164,8 @@ impl Filling {
                 return;
             }
         };
-        if settled.await == Settled::Acknowledged {
+        self.filled.store(true, Ordering::Relaxed);
+        if self.settled.await == Settled::Acknowledged {
             self.shared.metrics.held(started.elapsed());
             self.shared.record(Transfer {
                 direction: Direction::Sent,

@@ -73,7 +73,7 @@ impl Delivery {
         }
     }
 
-    /// The body that delivers.
+    /// The body that delivers, once its first chunk is there: until then a failure can still be told as one.
     pub(super) async fn into_body(mut self) -> Result<Body, BodyError> {
         if self.length == 0 {
             // No chunk will come, so the end is proven here.
@@ -82,11 +82,16 @@ impl Delivery {
             return Ok(Body::empty());
         }
         let length = self.length;
-        let frames = stream::unfold(Some(self), |delivery| async {
+        let first = self.next().await.transpose()?;
+        let frames = stream::unfold((first, Some(self)), |(first, delivery)| async {
             let mut delivery = delivery?;
-            match delivery.next().await {
-                Some(Ok(bytes)) => Some((Ok(Frame::data(bytes)), Some(delivery))),
-                Some(Err(error)) => Some((Err(error), None)),
+            let next = match first {
+                Some(bytes) => Some(Ok(bytes)),
+                None => delivery.next().await,
+            };
+            match next {
+                Some(Ok(bytes)) => Some((Ok(Frame::data(bytes)), (None, Some(delivery)))),
+                Some(Err(error)) => Some((Err(error), (None, None))),
                 None => None,
             }
         });

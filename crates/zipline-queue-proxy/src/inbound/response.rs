@@ -94,6 +94,8 @@ async fn decide(
 
 /// Rewrites the head and gives the body that stands in the payload's place.
 fn defer(parts: &mut response::Parts, held: Held) -> Body {
+    // Whoever takes this response settles the payload before the body ends.
+    held.proven();
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static(REFERENCE_MEDIA_TYPE));
     if let Some(own) = parts.headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store")) {

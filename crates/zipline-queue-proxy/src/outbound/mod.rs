@@ -174,6 +174,7 @@ impl Call {
         let response = self.send(wire, Body::full(held.reference.as_str().to_owned())).await?;
         let reason = match verdict::judge(&self.shared, held.id(), response).await {
             Verdict::Opened(response) => {
+                held.proven();
                 self.learn(&response);
                 return response::receive(self, response, Some(held)).await;
             }

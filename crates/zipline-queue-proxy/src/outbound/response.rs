@@ -47,6 +47,7 @@ async fn retrieve(
     while !retrieving.has_begun() {
         retrieving.read_ahead().await.map_err(|error| lost(&call, &error))?;
     }
+    let own_cache_control = parts.headers.remove(header::CACHE_CONTROL);
     headers::strip_response(&mut parts.headers);
     parts.headers.remove(CONTENT_TYPE);
     parts.headers.remove(CONTENT_LENGTH);
@@ -54,7 +55,7 @@ async fn retrieve(
     if let Some(value) = record_of.content_type.and_then(|value| HeaderValue::from_bytes(&value).ok()) {
         parts.headers.insert(CONTENT_TYPE, value);
     }
-    if let Some(value) = parts.headers.remove(header::CACHE_CONTROL) {
+    if let Some(value) = own_cache_control {
         parts.headers.insert(CACHE_CONTROL, value);
     }
     if let Some(length) = record_of.length {

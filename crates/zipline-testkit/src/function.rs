@@ -6,7 +6,7 @@
 //! | `/sha256` | JSON about the request, after its whole body: digest, length, headers, trailers |
 //! | `/echo` | the body, byte by byte as it comes, with its type and trailers; also `Upgrade`s |
 //! | `/size?bytes=N&seed=S&chunked=1&trailers=1` | N seeded bytes, after the body |
-//! | `/early` | at once; the body is never read (`drain=1`: read and forgotten) |
+//! | `/early` | at once; the body is read and forgotten |
 //! | `/status?code=N` | that status, after the body |
 //! | `/headers` | JSON of the request's headers, without reading a body |
 //! | `/hold?gate=G` | after `/open?gate=G` was called |

@@ -2,6 +2,7 @@
 
 mod status;
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -108,6 +109,8 @@ impl QueueProxyConfig {
     fn command(&self, token: &str, socket: &std::path::Path) -> Result<Command> {
         let (service, namespace) = self.function.split_once('.').context("no service.namespace")?;
         let mut command = Command::new(binaries::queue_proxy()?);
+        // Whatever the tests were started with is none of its settings.
+        command.env_clear();
         let mut set = |name: &str, value: String| {
             command.env(name, value);
         };
@@ -185,7 +188,12 @@ impl QueueProxy {
         let directory = tempfile::tempdir()?;
         let socket = directory.path().join("api.sock");
         let token = format!("secret-of-{}", config.function);
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        let (mut ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        // They lie in the socket before there is a process to read them, so that it knows all from its first request on.
+        let keyring = config.keyring.clone().map(EngineMessage::Keyring);
+        for message in keyring.into_iter().chain([told(&config.receivers)]) {
+            ours.write_all(&line(&message)?)?;
+        }
         ours.set_nonblocking(true)?;
         let mut command = config.command(&token, &socket)?;
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
@@ -200,23 +208,20 @@ impl QueueProxy {
         owner.spawner().spawn(async move {
             let mut receivers = config.receivers;
             let mut again = tokio::time::interval(TOLD_AGAIN);
-            if let Some(keyring) = config.keyring {
-                drop(write_line(&mut to, &EngineMessage::Keyring(keyring)).await);
-            }
             loop {
                 let order = tokio::select! {
                     order = queue.recv() => match order {
                         Some(order) => order,
                         None => return,
                     },
-                    _ = again.tick() => {
-                        EngineMessage::Receivers { functions: receivers.clone(), valid_seconds: TOLD_SECONDS }
-                    }
+                    _ = again.tick() => told(&receivers),
                 };
                 if let EngineMessage::Receivers { functions, .. } = &order {
                     receivers.clone_from(functions);
                 }
-                drop(write_line(&mut to, &order).await);
+                if let Ok(line) = line(&order) {
+                    drop(to.write_all(&line).await);
+                }
             }
         });
         owner.spawner().spawn(async move {
@@ -398,8 +403,12 @@ fn note(said: &mut Said, message: &QueueProxyMessage) {
     }
 }
 
-async fn write_line(to: &mut tokio::net::unix::OwnedWriteHalf, message: &EngineMessage) -> Result<()> {
+fn told(receivers: &[String]) -> EngineMessage {
+    EngineMessage::Receivers { functions: receivers.to_vec(), valid_seconds: TOLD_SECONDS }
+}
+
+fn line(message: &EngineMessage) -> Result<Vec<u8>> {
     let mut line = serde_json::to_vec(message)?;
     line.push(b'\n');
-    Ok(to.write_all(&line).await?)
+    Ok(line)
 }

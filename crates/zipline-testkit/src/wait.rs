@@ -7,7 +7,7 @@ use anyhow::{Result, bail};
 use tokio::time::Instant;
 
 /// Longest a test waits for anything; a bound against hanging, never an assertion about speed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Asks `condition` again and again until it answers `Ok(Some(value))`.
 ///

@@ -95,6 +95,14 @@ pub fn problem(reply: &Reply, status: u16, code: &str) -> Result<()> {
         let value = document[field].as_str().with_context(|| format!("no {field}: {document}"))?;
         ensure!(!value.is_empty(), "{field} says nothing");
     }
-    ensure!(!text.contains("zl1."), "the error shows a reference: {text}");
+    ensure!(!shows_reference(&text), "the error shows a reference: {text}");
     Ok(())
+}
+
+/// Whether a text has a reference, or a piece of one, in it. The prefix alone may be spoken of.
+#[must_use]
+pub fn shows_reference(text: &str) -> bool {
+    let mut after = text.split("zl1.");
+    after.next();
+    after.any(|rest| rest.bytes().take(8).filter(u8::is_ascii_alphanumeric).count() == 8)
 }

@@ -37,7 +37,7 @@ pub(super) async fn respond(request: Request<Incoming>, runs: Runs, spawner: Spa
         "/echo" if request.headers().contains_key(UPGRADE) => upgrade(request, &spawner),
         "/echo" => echo(request, record, &spawner),
         "/size" => size(request, &record, &query).await,
-        "/early" => early(request, record, &query, &spawner),
+        "/early" => early(request, record, &spawner),
         "/status" => {
             drain(request.into_body(), &record).await;
             let code = query.number("code").and_then(|code| u16::try_from(code).ok()).unwrap_or(200);
@@ -212,15 +212,9 @@ async fn size(request: Request<Incoming>, record: &RunRecord, query: &Query) -> 
     response
 }
 
-fn early(
-    request: Request<Incoming>,
-    record: RunRecord,
-    query: &Query,
-    spawner: &Spawner,
-) -> Response<AnyBody> {
-    if query.number("drain").is_some() {
-        spawner.spawn(async move { drop(drain(request.into_body(), &record).await) });
-    }
+/// Goes on reading what nobody wants, as HTTP servers do: closing at once would reset the connection under the answer.
+fn early(request: Request<Incoming>, record: RunRecord, spawner: &Spawner) -> Response<AnyBody> {
+    spawner.spawn(async move { drop(drain(request.into_body(), &record).await) });
     text(StatusCode::OK, "early\n")
 }
 

@@ -192,7 +192,7 @@ async fn liars_are_not_believed() -> Result<()> {
         let reference = holder.reference(ReferenceKind::Put, 150_000)?;
         let call = get(&pair, &reference).send(pair.receiver.api());
         let reply = tokio::time::timeout(std::time::Duration::from_secs(30), call).await;
-        let reply = reply.with_context(|| format!("{what}: hangs"))??;
+        let reply = reply.with_context(|| format!("{what}: hangs"))?.with_context(|| what)?;
         let complete = reply.status == 200 && reply.broken.is_none();
         ensure!(!complete, "{what}: a get ended as if complete");
         if reply.status != 200 {

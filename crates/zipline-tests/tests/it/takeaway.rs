@@ -105,10 +105,9 @@ async fn passed_on_h2c() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_platforms_own_errors_pass() -> Result<()> {
     const CODES: [u16; 11] = [404, 408, 413, 414, 421, 429, 431, 500, 502, 503, 504];
-    let pair = Pair::start().await?;
-    let other = TestFunction::start().await?;
     let names = CODES.map(|code| format!("answers-{code}.default"));
-    pair.sender.tell_receivers(&names.each_ref().map(String::as_str)).await?;
+    let pair = Pair::start_with(|config| config.sender.receivers = names.to_vec()).await?;
+    let other = TestFunction::start().await?;
     for (code, name) in CODES.into_iter().zip(&names) {
         pair.gateway.route(name, other.address);
         let id = fresh_id();

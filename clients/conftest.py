@@ -36,8 +36,9 @@ def body():
 @pytest.fixture(scope="session")
 def zipline(tmp_path_factory):
     """An engine that runs the matrix's functions."""
+    # CLIENTS_ZIPLINE names another binary than that of `make build`.
     log = tmp_path_factory.mktemp("engine") / "engine.log"
-    binary = Path(os.environ.get("ZIPLINE_BINARY", ROOT / "target" / "debug" / "zipline"))
+    binary = Path(os.environ.get("CLIENTS_ZIPLINE", ROOT / "target" / "debug" / "zipline"))
     with engine.Engine(binary, [HERE / "app" / "services.yaml"], mode="on", log=log) as running:
         running.wait_until_ready()
         yield running

@@ -56,10 +56,10 @@ def large_through_gateway(run, threshold_bytes):
     inline = [edge for edge in run["edges"] if edge["way"] == "inline"]
     large = [edge for edge in inline if edge["reason"] != "below-threshold" and edge["bytes"] >= threshold_bytes]
     by_senders = sum(edge["payloads"] for edge in large)
-    small = sum(edge["bytes"] for edge in inline if edge not in large)
+    explained = sum(edge["bytes"] for edge in inline)
     references = 1024 * sum(edge["payloads"] for edge in run["edges"] if edge["way"] == "deferred")
-    unexplained = max(run["gateway"].values()) - small - references
-    return max(by_senders, -(-unexplained // threshold_bytes) if unexplained >= threshold_bytes else 0)
+    unexplained = max(run["gateway"].values()) - explained - references
+    return by_senders + (unexplained // threshold_bytes if unexplained > 0 else 0)
 
 
 def faults(result):
@@ -90,7 +90,7 @@ def show(result):
         labels = run["labels"]
         print(f"\n{MODES[run['mode']]}: {result['frames']} frames in {run['seconds']:.2f} s; "
               f"labels of {labels['right']} frames right, of {labels['wrong']} wrong")
-        rows = [("edge", "kind", "payloads", "bytes", "way", "each")]
+        rows = [("edge", "kind", "payloads", "bytes", "way", "time each")]
         for edge in run["edges"]:
             way = edge["way"] + (f" ({edge['reason']})" if edge["reason"] else "")
             each = f"{1000 * edge['seconds'] / edge['payloads']:.1f} ms"
@@ -101,6 +101,10 @@ def show(result):
               f"payloads at or above {size(result['threshold_bytes'])} among it: {run['large_through_gateway']}")
         peaks = ", ".join(f"{entry['instance']} {size(entry['peak_buffer_bytes'])}" for entry in run["instances"])
         print(f"  most memory held: {peaks}")
+
+
+    print("\n  time each: from the first byte until the receiver acknowledged it (deferred; waiting for a free instance is part of it)"
+          "\n  or until the gateway took it (inline)")
 
 
 def table(rows):

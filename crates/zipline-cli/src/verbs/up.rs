@@ -9,6 +9,7 @@ use zipline_runtime::logs;
 
 use crate::environment::Environment;
 use crate::exit::{Failure, Outcome};
+use crate::output::say;
 use crate::place::Place;
 use crate::programs;
 use crate::settings::{self, FileValues, Resolved, SettingFlags, Settings};
@@ -32,7 +33,13 @@ pub(crate) async fn run(args: UpArgs, place: Place, environment: Environment) ->
         program: programs::own()?,
         args: engine_arguments(place.state_dir(&environment).path, &resolved, args.files),
     };
-    guard::run(command).await.map_err(Failure::failed)
+    let status = guard::run(command).await.map_err(Failure::failed)?;
+    if let Some(signal) = status.checked_sub(128).filter(|signal| *signal > 0) {
+        say(format!(
+            "zipline: the engine was ended by signal {signal}; so was everything that it had started"
+        ));
+    }
+    Ok(status)
 }
 
 /// The engine's command line says everything, so that it does not depend on files that may change meanwhile.

@@ -1,3 +1,5 @@
+use std::io::{BufRead, BufReader, Read};
+
 use crate::command::{Bench, Done};
 
 #[test]
@@ -32,22 +34,23 @@ fn nothing_starts_once_the_parent_is_gone() {
 /// The shell is the shim's parent; its end must be the end of `cat`, whose standard output is what we read from.
 #[test]
 fn the_program_ends_with_its_parent() {
-    let bench = Bench::new();
-    let shim = env!("CARGO_BIN_EXE_zipline");
-    let script = format!("{shim} __exec -- sh -c 'echo up; exec cat' <&3 & read line; kill -9 $$");
-    let mut child = std::process::Command::new("sh")
-        .args(["-c", &format!("exec 3<&0; {{ {script}; }} < /dev/null")])
-        .current_dir(bench.folder())
+    let script = "exec 3<&0; \"$0\" __exec --parent $$ -- sh -c 'echo up; exec cat' <&3 & wait";
+    let mut shell = std::process::Command::new("sh")
+        .args(["-c", script, env!("CARGO_BIN_EXE_zipline")])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    let _open = child.stdin.take();
-    let mut output = child.stdout.take().unwrap();
+    // Without its parent's end `cat` would wait for this to close.
+    let _open = shell.stdin.take();
+    let mut output = BufReader::new(shell.stdout.take().unwrap());
     let mut text = String::new();
-    // Ends once `cat` is gone, though its standard input stays open.
-    std::io::Read::read_to_string(&mut output, &mut text).unwrap();
-    assert!(!child.wait().unwrap().success());
+    output.read_line(&mut text).unwrap();
+    assert_eq!(text, "up\n");
+    shell.kill().unwrap();
+    shell.wait().unwrap();
+    output.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "up\n");
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! What the reader of a running lease reports.
+use std::time::Duration;
+
+use super::{Grant, Lease, LeaseKey, State};
+use crate::error::{Gone, ReadError};
+use crate::ledger::Ledger;
+
+impl Ledger {
+    /// The reader of `grant` has sent everything before `sent`.
+    pub(crate) fn progress(&mut self, now: Duration, grant: &Grant, sent: u64) -> Result<(), ReadError> {
+        let lease = self.running(grant)?;
+        lease.sent = sent;
+        lease.progressed = now;
+        lease.starving = false;
+        self.wake_writer(&grant.payload);
+        Ok(())
+    }
+
+    /// The reader of `grant` begins (or ends) to wait for bytes that are not written yet.
+    pub(crate) fn starve(&mut self, now: Duration, grant: &Grant, starving: bool) -> Result<(), ReadError> {
+        let lease = self.running(grant)?;
+        lease.progressed = now;
+        lease.starving = starving;
+        self.wake_writer(&grant.payload);
+        Ok(())
+    }
+
+    pub(super) fn running(&mut self, grant: &Grant) -> Result<&mut Lease, ReadError> {
+        let lapse = self.limits.lease_lapse;
+        let payload = self.payloads.get_mut(&grant.payload).filter(|payload| payload.serial == grant.serial);
+        let payload = payload.ok_or(ReadError::Gone(Gone::Released))?;
+        let lease = payload.leases.table.get_mut(&grant.key).ok_or(ReadError::Ended)?;
+        if lease.epoch != grant.epoch {
+            return Err(ReadError::Superseded);
+        }
+        match lease.state {
+            State::Running => Ok(lease),
+            State::Lapsed => Err(ReadError::Lapsed { after: lapse }),
+            State::Acknowledged => Err(ReadError::Ended),
+        }
+    }
+
+    /// The reader of `grant` was dropped. A receiver's lease runs on until it lapses.
+    pub(crate) fn detach(&mut self, now: Duration, grant: &Grant) {
+        let Ok(lease) = self.running(grant) else { return };
+        lease.attached = false;
+        if lease.starving {
+            lease.starving = false;
+            lease.progressed = now;
+        }
+        if let LeaseKey::Local(_) = grant.key {
+            self.forget_lease(now, &grant.payload, grant.key);
+        } else {
+            self.wake_writer(&grant.payload);
+        }
+    }
+}

@@ -30,7 +30,7 @@ const CHUNK: usize = 256 * 1024;
 /// `invoke`
 #[derive(Debug, Args)]
 pub(crate) struct InvokeArgs {
-    /// The function: SERVICE[.NAMESPACE][/PATH][?QUERY]
+    /// The function: `SERVICE[.NAMESPACE][/PATH][?QUERY]`
     #[arg(value_name = "FUNCTION", value_parser = parse_target)]
     target: Target,
     /// The request's body: a text, @FILE, or - for standard input

@@ -45,7 +45,7 @@ pub struct Spec {
     pub retrievals: Retrievals,
     /// Life after it is complete; `None`: as long as its guard.
     pub ttl: Option<Duration>,
-    /// How long it stays after its last retrieval was acknowledged.
+    /// How long after its last retrieval was acknowledged it can be retrieved again, uncounted.
     pub linger: Duration,
     /// Longest wait for memory, in sum over its growth; `None`: memory at once or not at all.
     pub wait: Option<Duration>,
@@ -113,7 +113,7 @@ pub enum PayloadPhase {
     Filling,
     /// Complete.
     Held,
-    /// Its retrievals are used up; it lingers, or a surplus lease still runs.
+    /// Its retrievals are used up; it lingers, or a lease still runs.
     Spent,
 }
 

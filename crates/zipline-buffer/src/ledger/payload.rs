@@ -70,6 +70,11 @@ impl Payload {
         matches!(self.retrievals, Retrievals::Limited(max) if self.acknowledged >= max)
     }
 
+    /// Whether it is spent and stays for retries.
+    pub(super) fn lingers(&self, now: Duration) -> bool {
+        self.lingers_until.is_some_and(|until| until > now)
+    }
+
     /// Retrievals neither acknowledged nor taken by a running lease.
     pub(super) fn free_retrievals(&self) -> u32 {
         match self.retrievals {

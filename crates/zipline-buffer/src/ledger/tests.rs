@@ -179,7 +179,9 @@ impl World {
                 self.next_id = self.next_id.wrapping_add(1);
                 let retrievals =
                     if retrievals == 0 { Retrievals::Unlimited } else { Retrievals::Limited(retrievals) };
-                match self.ledger.begin(now, admission(n, length, retrievals, windowed), may_wait) {
+                let linger = Duration::from_secs(if retrievals == Retrievals::Limited(1) { 5 } else { 0 });
+                let admission = Admission { linger, ..admission(n, length, retrievals, windowed) };
+                match self.ledger.begin(now, admission, may_wait) {
                     Ok(Begun::Accepted(serial)) => self.accept(n, serial),
                     Ok(Begun::Waits(ticket)) => drop(self.begins.insert(ticket, n)),
                     Err(BeginError::TooLarge { length, .. }) => assert!(!windowed && length > BUDGET),
@@ -303,15 +305,21 @@ impl World {
         assert_eq!(running, self.ledger.running_leases());
         assert!(self.ledger.peers.values().sum::<usize>() == running && running <= 3);
         let expiries = self.ledger.payloads.values().filter(|payload| payload.expires.is_some()).count();
-        assert_eq!(self.ledger.timers.len(), running + expiries);
+        let lingering =
+            self.ledger.payloads.values().filter(|payload| payload.lingers_until.is_some()).count();
+        assert_eq!(self.ledger.timers.len(), running + expiries + lingering);
         for (n, held) in &self.held {
             let payload = &self.ledger.payloads[&id(*n)];
             let first = held.blocks.first().map_or(held.written, |(end, bytes)| end - bytes);
             assert_eq!(payload.memory.start(), first);
-            // Somebody waits for a retrieval only while none is free.
-            if let Retrievals::Limited(_) = payload.retrievals {
-                assert!(payload.free_retrievals() == 0 || !payload.leases.anyone_waits());
-            }
+            // Somebody waits for a retrieval only while all that are left are taken.
+            let all_taken = payload.free_retrievals() == 0 && !payload.used_up();
+            assert!(all_taken || !payload.leases.anyone_waits());
+            assert!(
+                payload.phase != PayloadPhase::Spent
+                    || payload.lingers(self.now)
+                    || payload.leases.running() > 0
+            );
         }
     }
 }
@@ -348,11 +356,14 @@ proptest! {
 }
 
 /// Section 6.4 written down a second time, as plainly as possible.
-#[derive(Default)]
 struct Table {
+    budget: u32,
+    linger: Duration,
     leases: BTreeMap<u8, (Row, bool)>,
     acknowledged: u32,
-    spent: bool,
+    /// Its linger ends then.
+    spent: Option<Duration>,
+    gone: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -363,36 +374,41 @@ enum Row {
 }
 
 impl Table {
+    fn new(budget: u32, linger: Duration) -> Self {
+        Self { budget, linger, leases: BTreeMap::new(), acknowledged: 0, spent: None, gone: false }
+    }
+
     fn taking(&self) -> u32 {
         let takes = |(row, counted): &&(Row, bool)| matches!(row, Row::Running(_)) && !counted;
         u32::try_from(self.leases.values().filter(takes).count()).unwrap()
     }
 
-    fn retrieve(&mut self, now: Duration, lease: u8, budget: u32) -> Result<bool, LeaseError> {
+    fn retrieve(&mut self, now: Duration, lease: u8) -> Result<bool, LeaseError> {
         let (row, counted) = self.leases.get(&lease).copied().unwrap_or((Row::Lapsed, false));
-        let again = row != Row::Lapsed;
-        if self.spent || (!again && self.acknowledged >= budget) {
+        let resumes = matches!(row, Row::Running(_));
+        let again = row == Row::Acknowledged;
+        if self.gone || (!resumes && self.spent.is_some_and(|until| until <= now)) {
             return Err(LeaseError::Exhausted);
         }
-        if !again && self.acknowledged + self.taking() >= budget {
+        if !resumes && !again && self.spent.is_none() && self.acknowledged + self.taking() >= self.budget {
             return Ok(false);
         }
         self.leases.insert(lease, (Row::Running(now), counted));
         Ok(true)
     }
 
-    fn acknowledge(&mut self, lease: u8, budget: u32) -> Result<(), AckError> {
-        if self.spent {
+    fn acknowledge(&mut self, now: Duration, lease: u8) -> Result<(), AckError> {
+        if self.gone {
             return Ok(());
         }
         let (row, counted) = self.leases.get_mut(&lease).ok_or(AckError::NotFound)?;
         *row = Row::Acknowledged;
         self.acknowledged += u32::from(!std::mem::replace(counted, true));
-        self.settle(budget);
+        self.settle(now);
         Ok(())
     }
 
-    fn cancel(&mut self, lease: u8, budget: u32) {
+    fn cancel(&mut self, now: Duration, lease: u8) {
         if let Some((row, counted)) = self.leases.get_mut(&lease) {
             if *counted {
                 *row = Row::Acknowledged;
@@ -400,20 +416,24 @@ impl Table {
                 self.leases.remove(&lease);
             }
         }
-        self.settle(budget);
+        self.settle(now);
     }
 
-    fn pass(&mut self, now: Duration, budget: u32) {
+    fn pass(&mut self, now: Duration) {
         for (row, counted) in self.leases.values_mut() {
             if matches!(row, Row::Running(since) if *since + LAPSE <= now) {
                 *row = if *counted { Row::Acknowledged } else { Row::Lapsed };
             }
         }
-        self.settle(budget);
+        self.settle(now);
     }
 
-    fn settle(&mut self, budget: u32) {
-        self.spent |= self.acknowledged >= budget && self.taking() == 0;
+    fn settle(&mut self, now: Duration) {
+        if self.acknowledged >= self.budget {
+            let until = *self.spent.get_or_insert(now + self.linger);
+            let running = self.leases.values().any(|(row, _)| matches!(row, Row::Running(_)));
+            self.gone |= until <= now && !running;
+        }
     }
 }
 
@@ -421,57 +441,77 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
-    fn leases_follow_the_table(budget in 1..3_u32, events in vec((0..4_u8, 0..3_u8, 0..7_u64), 1..60)) {
+    fn leases_follow_the_table(
+        budget in 1..3_u32,
+        linger in prop_oneof![Just(0), 1..25_u64],
+        events in vec((0..4_u8, 0..3_u8, 0..7_u64), 1..60),
+    ) {
+        let linger = Duration::from_secs(linger);
         let mut ledger = ledger();
-        let mut table = Table::default();
+        let mut table = Table::new(budget, linger);
         let mut now = Duration::ZERO;
-        let mut admission = admission(1, Some(0), Retrievals::Limited(budget), false);
-        admission.ttl = None;
+        let admission = admission(1, Some(0), Retrievals::Limited(budget), false);
+        let admission = Admission { ttl: None, linger, ..admission };
         let Ok(Begun::Accepted(serial)) = ledger.begin(now, admission, false) else { unreachable!() };
         prop_assert!(ledger.finish(now, &id(1), serial));
         for (event, lease, seconds) in events {
             match event {
                 0 => match ledger.lease(now, wish(1, lease, 0)) {
-                    Ok(Leased::Granted(_)) => prop_assert_eq!(table.retrieve(now, lease, budget), Ok(true)),
+                    Ok(Leased::Granted(_)) => prop_assert_eq!(table.retrieve(now, lease), Ok(true)),
                     Ok(Leased::Waits(ticket)) => {
-                        prop_assert_eq!(table.retrieve(now, lease, budget), Ok(false));
+                        prop_assert_eq!(table.retrieve(now, lease), Ok(false));
                         prop_assert_eq!(ledger.cancel_lease_wait(ticket), Some(LeaseError::Exhausted));
                     }
-                    Err(error) => prop_assert_eq!(table.retrieve(now, lease, budget), Err(error)),
+                    Err(error) => prop_assert_eq!(table.retrieve(now, lease), Err(error)),
                 },
                 1 => {
-                    let expected = table.acknowledge(lease, budget);
+                    let expected = table.acknowledge(now, lease);
                     prop_assert_eq!(ledger.acknowledge(now, &id(1), key(lease)), expected);
                 }
                 2 => {
-                    table.cancel(lease, budget);
+                    table.cancel(now, lease);
                     prop_assert_eq!(ledger.cancel_lease(now, &id(1), key(lease)), Ok(()));
                 }
                 _ => {
                     now += Duration::from_secs(seconds);
-                    table.pass(now, budget);
+                    table.pass(now);
                     ledger.expire(now);
                 }
             }
-            prop_assert_eq!(ledger.payload_count() == 0, table.spent);
+            prop_assert_eq!(ledger.payload_count() == 0, table.gone);
         }
     }
 }
 
 #[test]
-fn a_lingering_payload_serves_only_the_lease_that_spent_it() {
+fn a_lingering_payload_is_retrieved_again_without_being_counted() {
     let mut ledger = ledger();
-    let linger = Duration::from_secs(30);
-    let admission = Admission { linger, ..admission(1, Some(0), Retrievals::Limited(1), false) };
-    let Ok(Begun::Accepted(serial)) = ledger.begin(Duration::ZERO, admission, false) else { unreachable!() };
-    ledger.finish(Duration::ZERO, &id(1), serial);
-    ledger.lease(Duration::ZERO, wish(1, 1, 0)).unwrap();
-    ledger.acknowledge(Duration::ZERO, &id(1), key(1)).unwrap();
-    assert_eq!(ledger.lease(Duration::ZERO, wish(1, 2, 0)), Err(LeaseError::Exhausted));
-    assert!(matches!(ledger.lease(Duration::ZERO, wish(1, 1, 0)), Ok(Leased::Granted(_))));
-    ledger.expire(linger);
+    let at = Duration::from_secs;
+    let admission = Admission { linger: at(30), ..admission(1, Some(0), Retrievals::Limited(1), false) };
+    let Ok(Begun::Accepted(serial)) = ledger.begin(at(0), admission, false) else { unreachable!() };
+    ledger.finish(at(0), &id(1), serial);
+    ledger.lease(at(0), wish(1, 1, 0)).unwrap();
+    let Ok(Leased::Waits(waiting)) = ledger.lease(at(0), wish(1, 2, 0)) else { unreachable!() };
+    ledger.acknowledge(at(0), &id(1), key(1)).unwrap();
+    let granted = |effect| matches!(effect, Effect::Leased(ticket, Ok(_)) if ticket == waiting);
+    assert!(
+        ledger.take_effects().into_iter().any(granted),
+        "one that waited is served like one that comes now"
+    );
+    ledger.acknowledge(at(0), &id(1), key(2)).unwrap();
+    for again in [1, 3] {
+        assert!(matches!(ledger.lease(at(25), wish(1, again, 0)), Ok(Leased::Granted(_))));
+    }
+    assert_eq!(ledger.info(at(25), &id(1)).unwrap().retrievals_left, Some(0));
+    ledger.acknowledge(at(25), &id(1), key(1)).unwrap();
+    // The linger is over: what runs may end, nothing new begins.
+    ledger.expire(at(30));
+    assert_eq!(ledger.lease(at(30), wish(1, 4, 0)), Err(LeaseError::Exhausted));
+    assert_eq!(ledger.lease(at(30), wish(1, 1, 0)), Err(LeaseError::Exhausted));
+    assert!(matches!(ledger.lease(at(30), wish(1, 3, 0)), Ok(Leased::Granted(_))));
+    ledger.acknowledge(at(31), &id(1), key(3)).unwrap();
     assert_eq!(ledger.payload_count(), 0);
-    assert_eq!(ledger.lease(linger, wish(1, 1, 0)), Err(LeaseError::Exhausted));
+    assert_eq!(ledger.lease(at(31), wish(1, 3, 0)), Err(LeaseError::Exhausted));
     assert_eq!(ledger.next_deadline(), None);
 }
 

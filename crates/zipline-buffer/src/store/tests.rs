@@ -324,6 +324,28 @@ async fn a_stalled_reader_lapses_and_a_waiting_one_proceeds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_receiver_that_failed_after_its_acknowledgement_retrieves_again() {
+    let store = store(4 * MIB, MIB);
+    let _expiry = driven(&store);
+    let spec = Spec { linger: 30 * SECOND, ..put(1, Some(600_000)) };
+    filled(&store, spec, &pattern(600_000)).await.keep();
+    for lease in 1..4 {
+        let reader = store.lease(lease_of(1, lease, 0)).await.unwrap();
+        assert_eq!(read_all(reader).await.unwrap(), pattern(600_000));
+        store.acknowledge(&id(1), &LeaseId::from_bytes([lease; 16])).unwrap();
+        tokio::time::sleep(9 * SECOND).await;
+    }
+    // Begun in the last moment, it is read to its end.
+    let last = store.lease(lease_of(1, 4, 0)).await.unwrap();
+    tokio::time::sleep(5 * SECOND).await;
+    assert_eq!(store.lease(lease_of(1, 5, 0)).await.unwrap_err(), LeaseError::Exhausted);
+    assert_eq!(read_all(last).await.unwrap(), pattern(600_000));
+    store.acknowledge(&id(1), &LeaseId::from_bytes([4; 16])).unwrap();
+    assert_eq!(store.lease(lease_of(1, 5, 0)).await.unwrap_err(), LeaseError::Exhausted);
+    assert_empty(&store);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reader_of_a_slow_writer_does_not_lapse() {
     let store = store(4 * MIB, MIB);
     let _expiry = driven(&store);

@@ -79,7 +79,8 @@ impl Ledger {
             lease.counted = true;
         }
         payload.leases.remember_ended(key);
-        if !lease.counted {
+        // Of a spent payload there is nothing left to count.
+        if !lease.counted && payload.phase != PayloadPhase::Spent {
             payload.acknowledged = payload.acknowledged.saturating_add(1);
         }
         if payload.settled.is_none() {
@@ -196,11 +197,11 @@ impl Ledger {
         }
     }
 
-    /// Lets a spent payload go once its linger is over and no surplus lease runs.
+    /// Lets a spent payload go once its linger is over and no lease runs: what was granted is served to its end.
     pub(in crate::ledger) fn retire(&mut self, now: Duration, id: &PayloadId) {
         let Some(payload) = self.payloads.get(id) else { return };
-        let lingers = payload.lingers_until.is_some_and(|until| until > now);
-        if payload.phase == PayloadPhase::Spent && !lingers && payload.leases.taking == 0 {
+        let idle = !payload.lingers(now) && payload.leases.running() == 0;
+        if payload.phase == PayloadPhase::Spent && idle {
             self.remove(now, id, Gone::Spent);
         }
     }

@@ -54,13 +54,13 @@ impl Ledger {
         if self.closed(now) {
             return Err(LeaseError::Draining);
         }
-        if state != Some(State::Acknowledged) {
-            if payload.used_up() {
+        if payload.used_up() {
+            // A receiver that failed after its acknowledgement has forgotten its lease: any may come back.
+            if !payload.lingers(now) {
                 return Err(LeaseError::Exhausted);
             }
-            if payload.free_retrievals() == 0 {
-                return Ok(Decision::Wait(Queue::Retrieval));
-            }
+        } else if state != Some(State::Acknowledged) && payload.free_retrievals() == 0 {
+            return Ok(Decision::Wait(Queue::Retrieval));
         }
         let taken = wish.peer.and_then(|peer| self.peers.get(&peer)).copied().unwrap_or(0);
         if taken >= self.limits.leases_per_peer {

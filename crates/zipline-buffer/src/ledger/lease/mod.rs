@@ -5,7 +5,10 @@
 //! | waits | a retrieve whose payload has only taken retrievals left, or whose address has all its leases | a lease ends; given up |
 //! | running | a retrieve, also with the id of a lapsed lease | acknowledge, cancel, lapse, the payload's end |
 //! | lapsed | the lapse time without progress | acknowledge, retrieve, cancel |
-//! | acknowledged | acknowledge | never; it may be retrieved again while its payload is there, which takes nothing |
+//! | acknowledged | acknowledge | never; it may be retrieved again, which takes nothing, until its payload is spent |
+//!
+//! While a spent payload lingers any retrieve is granted and takes nothing; afterwards running leases end in their own
+//! time and nothing new is granted.
 //!
 //! A retrieve with the id of a running lease takes its reader's place: the *epoch* changes and the older reader ends.
 //! A lease whose reader waits for bytes that are not written yet does not lapse: its receiver is not the slow one.

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Longest reference text.
 pub const REFERENCE_MAX: usize = 1024;
 /// Payloads at or above it are deferred.
-pub const THRESHOLD_DEFAULT: u64 = 128 * 1024;
+pub const THRESHOLD_DEFAULT: u64 = 256 * 1024;
 /// Smallest threshold that can be set.
 pub const THRESHOLD_MIN: u64 = 1024;
 /// A pause this long before the threshold is reached means: start inline.
@@ -27,7 +27,7 @@ pub const RETRIEVE_ATTEMPTS: u32 = 3;
 /// Tries of one acknowledgement.
 pub const ACKNOWLEDGE_ATTEMPTS: u32 = 3;
 /// Payloads up to this length carry a digest.
-pub const DIGEST_MAX: u64 = 256 * 1024;
+pub const DIGEST_MAX: u64 = 64 * 1024;
 /// Held back by the receiver until the digest was verified.
 pub const HOLD_BACK: usize = 64 * 1024;
 /// Life of a put that names none.

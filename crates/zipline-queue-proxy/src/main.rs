@@ -49,7 +49,8 @@ fn serve(config: Config) -> anyhow::Result<()> {
     if let Err(error) = limits::raise_open_files() {
         tracing::warn!(%error, "the limit of open files stays as it is");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    // One reactor thread: on cores that are shared with the function, a second one costs more than it brings (ADR 1).
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("no runtime can be built")?;

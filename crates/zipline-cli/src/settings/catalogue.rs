@@ -26,7 +26,7 @@ const fn setting(
 pub(crate) const CATALOGUE: &[Setting] = &[
     setting("gateway", "ADDRESS", "127.0.0.1:8080", "Where functions are reached from outside"),
     setting("mode", "MODE", "on", "Whether payloads are deferred: off, receive (open references only) or on"),
-    setting("threshold", "SIZE", "128KiB", "Payloads of this size and larger are deferred"),
+    setting("threshold", "SIZE", "256KiB", "Payloads of this size and larger are deferred"),
     setting("budget", "SIZE", "256MiB", "Memory of each instance for payloads it holds"),
     setting(
         "in-flight",
@@ -34,7 +34,7 @@ pub(crate) const CATALOGUE: &[Setting] = &[
         "64MiB",
         "Memory of each instance for payloads on their way to its function",
     ),
-    setting("digest-max", "SIZE", "1MiB", "Payloads up to this size carry a SHA-256"),
+    setting("digest-max", "SIZE", "64KiB", "Payloads up to this size carry a SHA-256"),
     setting(
         "proxy-env",
         "BOOL",

@@ -53,6 +53,8 @@ fn every_default_is_understood_and_is_the_engines() {
     assert_eq!(settings.proxy_env, engine.proxy_env);
     assert_eq!(settings.instance_uids, engine.instance_uids);
     assert_eq!(found(&resolved, "threshold").0, show_size(engine.threshold_bytes));
+    assert_eq!(settings.threshold_bytes, zipline_protocol::limits::THRESHOLD_DEFAULT);
+    assert_eq!(settings.digest_max_bytes, zipline_protocol::limits::DIGEST_MAX);
     assert_eq!(found(&resolved, "budget").0, show_size(engine.budget_bytes));
     assert_eq!(found(&resolved, "ready-timeout").0, show_duration(engine.ready_timeout));
     assert_eq!(found(&resolved, "grace").0, show_duration(engine.grace));

@@ -24,7 +24,7 @@ fn every_value_is_shown_with_its_origin() {
     assert_eq!(row(&shown, "budget"), strings(["1GiB", "flag", "--budget"]));
     assert_eq!(row(&shown, "grace"), strings(["2s", "environment", "ZIPLINE_UP_GRACE"]));
     assert_eq!(row(&shown, "mode"), strings(["receive", "file", "zipline.toml"]));
-    assert_eq!(row(&shown, "threshold"), strings(["128KiB", "default", "default"]));
+    assert_eq!(row(&shown, "threshold"), strings(["256KiB", "default", "default"]));
     assert_eq!(row(&shown, "state-dir")[1..], ["environment", "ZIPLINE_STATE_DIR"]);
 }
 

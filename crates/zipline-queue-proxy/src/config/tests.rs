@@ -13,7 +13,7 @@ fn defaults_are_those_of_the_documents() {
     let config = parse(&[]).unwrap();
     assert_eq!(config.function.to_string(), "recog.default");
     assert_eq!(config.function_address(), Some("127.0.0.1:9000".parse().unwrap()));
-    assert_eq!(config.threshold_bytes, 128 * 1024);
+    assert_eq!(config.threshold_bytes, zipline_protocol::limits::THRESHOLD_DEFAULT);
     assert_eq!(config.request_timeout, Duration::from_secs(300));
     assert_eq!((config.container_concurrency, config.mode), (0, Mode::On));
     assert_eq!(config.listen_ip, IpAddr::from(Ipv4Addr::LOCALHOST));

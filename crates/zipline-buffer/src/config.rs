@@ -149,7 +149,8 @@ pub struct Snapshot {
     pub peak_bytes: u64,
     /// The budget.
     pub budget_bytes: u64,
-    /// Bytes in warm segments, ready for reuse. With the used ones never above the budget; given up when needed.
+    /// Bytes in warm segments, ready for reuse. With the used ones never above the budget; given up when
+    /// needed, or when none was taken for 30 s.
     pub warm_bytes: u64,
     /// Bytes in buffers that exist now: in use and warm.
     pub allocated_bytes: u64,

@@ -5,8 +5,11 @@
 //! [`Pool`], because writing into fresh pages is several times slower than into warm ones; smaller blocks have exactly
 //! the size that is needed and are freed.
 //!
+//! Warm buffers that nobody has taken for [`WARM_IDLE`] are freed: an idle holder is as small as one that just started.
+//!
 //! Invariants: in use + warm <= budget; only buffers that nobody references are warm.
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -21,6 +24,8 @@ pub(crate) struct Pool {
     max_warm: usize,
     capacity: u64,
     in_use: u64,
+    /// When a segment was taken last, or when the first of the warm ones came, whichever is later.
+    quiet_since: Duration,
 }
 
 /// Buffers to be freed once no lock is held: unmapping memory takes time.
@@ -28,9 +33,12 @@ pub(crate) type Discarded = Vec<BytesMut>;
 
 const SEGMENT_BYTES: u64 = limits::SEGMENT as u64;
 
+/// Warm buffers are freed after this time without anyone taking one.
+const WARM_IDLE: Duration = Duration::from_secs(30);
+
 impl Pool {
     pub(crate) fn new(capacity: u64, max_warm: usize) -> Self {
-        Self { warm: Vec::new(), max_warm, capacity, in_use: 0 }
+        Self { warm: Vec::new(), max_warm, capacity, in_use: 0, quiet_since: Duration::ZERO }
     }
 
     pub(crate) fn warm_bytes(&self) -> u64 {
@@ -47,13 +55,24 @@ impl Pool {
         self.warm.split_off(self.warm.len().min(max_warm))
     }
 
+    /// When the warm buffers are freed unless one is taken before; `None` while there are none.
+    pub(crate) fn cools_at(&self) -> Option<Duration> {
+        (!self.warm.is_empty()).then(|| self.quiet_since + WARM_IDLE)
+    }
+
+    /// Frees the warm buffers if their time is over.
+    pub(crate) fn cool(&mut self, now: Duration) -> Discarded {
+        if self.cools_at().is_some_and(|at| at <= now) { std::mem::take(&mut self.warm) } else { Vec::new() }
+    }
+
     /// A buffer of `bytes`, which are charged already: a warm one, or `None` for the caller to make one.
-    pub(crate) fn take(&mut self, bytes: u64) -> (Option<BytesMut>, Discarded) {
+    pub(crate) fn take(&mut self, now: Duration, bytes: u64) -> (Option<BytesMut>, Discarded) {
         self.in_use += bytes;
-        if bytes == SEGMENT_BYTES
-            && let Some(warm) = self.warm.pop()
-        {
-            return (Some(warm), Discarded::new());
+        if bytes == SEGMENT_BYTES {
+            self.quiet_since = now;
+            if let Some(warm) = self.warm.pop() {
+                return (Some(warm), Discarded::new());
+            }
         }
         let excess = self.allocated_bytes().saturating_sub(self.capacity).div_ceil(SEGMENT_BYTES);
         let kept = self.warm.len().saturating_sub(usize::try_from(excess).unwrap_or(usize::MAX));
@@ -61,10 +80,13 @@ impl Pool {
     }
 
     /// A block of `bytes` ended; its buffer, if it can be used again, is kept or handed back to be freed.
-    fn give(&mut self, bytes: u64, buffer: Option<BytesMut>) -> Option<BytesMut> {
+    fn give(&mut self, now: Duration, bytes: u64, buffer: Option<BytesMut>) -> Option<BytesMut> {
         self.in_use = self.in_use.saturating_sub(bytes);
         match buffer {
             Some(buffer) if self.warm.len() < self.max_warm => {
+                if self.warm.is_empty() {
+                    self.quiet_since = now;
+                }
                 self.warm.push(buffer);
                 None
             }
@@ -90,8 +112,8 @@ pub(crate) struct Returned {
 
 impl Returned {
     /// Gives the buffer back to the pool. What comes out is to be dropped without a lock.
-    pub(crate) fn into_pool(self, pool: &mut Pool) -> Option<BytesMut> {
-        pool.give(self.bytes, self.buffer)
+    pub(crate) fn into_pool(self, now: Duration, pool: &mut Pool) -> Option<BytesMut> {
+        pool.give(now, self.bytes, self.buffer)
     }
 }
 

@@ -3,6 +3,7 @@
 //! One lock guards the ledger, the pool and the tables of those who wait; it is held for decisions, never while bytes
 //! are copied or freed and never across an await. Who waits holds a oneshot; answers are sent under the lock, so that
 //! a wait that is given up knows for certain whether it was answered.
+mod drive;
 mod guard;
 mod reader;
 #[cfg(test)]
@@ -59,6 +60,8 @@ struct State {
     begins: HashMap<Ticket, WaitingBegin>,
     growths: HashMap<Ticket, oneshot::Sender<()>>,
     leases: HashMap<Ticket, oneshot::Sender<Result<Grant, LeaseError>>>,
+    /// Until when the driver of [`Store::run_expiry`] sleeps; `None`: until it is told.
+    wakes_at: Option<Duration>,
 }
 
 struct WaitingBegin {
@@ -151,14 +154,21 @@ impl Home for Shared {
     fn block_dropped(&self, returned: Returned) {
         let unused: Option<BytesMut> = self.with(|state, now| {
             state.ledger.block_dropped(now, &returned.payload, returned.serial, returned.bytes);
-            returned.into_pool(&mut state.pool)
+            let unused = returned.into_pool(now, &mut state.pool);
+            if let Some(at) = state.pool.cools_at()
+                && state.wakes_at.is_none_or(|wakes_at| at < wakes_at)
+            {
+                self.deadline.notify_one();
+            }
+            unused
         });
         drop(unused);
     }
 }
 
 impl Store {
-    /// An empty store. It keeps up to a quarter of its budget in warm segments; see [`Self::keep_warm`].
+    /// An empty store. It keeps up to a quarter of its budget in warm segments while they are used; see
+    /// [`Self::keep_warm`] and [`Self::run_expiry`].
     pub fn new(config: StoreConfig) -> Self {
         let ledger = Ledger::new(Limits {
             budget_bytes: config.budget_bytes,
@@ -178,6 +188,7 @@ impl Store {
             begins: HashMap::new(),
             growths: HashMap::new(),
             leases: HashMap::new(),
+            wakes_at: None,
         };
         Self {
             shared: Arc::new(Shared {
@@ -306,54 +317,6 @@ impl Store {
     /// One payload's state; `None` if it is not here.
     pub fn info(&self, payload: &PayloadId) -> Option<PayloadInfo> {
         self.shared.with(|state, now| state.ledger.info(now, payload))
-    }
-
-    /// Begins to drain: puts completed from now on expire within `grace`; after it no payload is accepted and no lease
-    /// granted. A second call can only shorten the grace.
-    pub fn drain(&self, grace: Duration) {
-        self.shared.with(|state, now| state.ledger.drain(now, grace));
-        self.shared.idle.notify_waiters();
-    }
-
-    /// Resolves once the store drains and either holds nothing or its grace is over.
-    pub fn drained(&self) -> impl Future<Output = ()> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        async move {
-            loop {
-                let mut idle = std::pin::pin!(shared.idle.notified());
-                idle.as_mut().enable();
-                let (empty, deadline) =
-                    shared.with(|state, _| (state.ledger.is_empty(), state.ledger.drain_deadline()));
-                match deadline {
-                    None => idle.await,
-                    Some(_) if empty => return,
-                    Some(at) => {
-                        let until = shared.origin + at;
-                        if tokio::time::timeout_at(until, idle).await.is_err() {
-                            return;
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Drives expiry, lapses and linger. Never resolves; its owner runs one of it as a task. Without it deadlines are
-    /// met only when something else happens to the store.
-    pub fn run_expiry(&self) -> impl Future<Output = ()> + Send + 'static {
-        let shared = Arc::clone(&self.shared);
-        async move {
-            loop {
-                // `with` does what is due.
-                let next = shared.with(|state, _| state.ledger.next_deadline());
-                let earlier = shared.deadline.notified();
-                match next {
-                    // Elapsed or moved, the next round looks again.
-                    Some(at) => drop(tokio::time::timeout_at(shared.origin + at, earlier).await),
-                    None => earlier.await,
-                }
-            }
-        }
     }
 
     /// What is held now. Lists at most [`Snapshot::PAYLOADS_MAX`] payloads, the oldest.

@@ -527,6 +527,35 @@ async fn segments_are_recycled_and_give_way() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn idle_warm_segments_are_given_back() {
+    let store = store(4 * MIB, MIB);
+    let _expiry = driven(&store);
+    tokio::task::yield_now().await;
+    let two = 2 * limits::SEGMENT;
+    drop(filled(&store, put(1, Some(2 * SEGMENT)), &pattern(two)).await);
+    assert_eq!(store.snapshot().warm_bytes, 2 * SEGMENT);
+    tokio::time::sleep(20 * SECOND).await;
+    // Taking one keeps them all for another while; payloads without segments do not.
+    drop(filled(&store, put(2, Some(SEGMENT)), &pattern(limits::SEGMENT)).await);
+    tokio::time::sleep(20 * SECOND).await;
+    drop(filled(&store, put(3, Some(10)), &pattern(10)).await);
+    assert_eq!(store.snapshot().warm_bytes, 2 * SEGMENT);
+    tokio::time::sleep(9 * SECOND).await;
+    assert_eq!(store.snapshot().warm_bytes, 2 * SEGMENT);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(store.snapshot().warm_bytes, 0);
+    assert_eq!(store.snapshot().allocated_bytes, 0);
+    // What comes back after a long time in use is warm for as long.
+    let held = filled(&store, put(4, Some(SEGMENT)), &pattern(limits::SEGMENT)).await;
+    tokio::time::sleep(40 * SECOND).await;
+    drop(held);
+    tokio::time::sleep(29 * SECOND).await;
+    assert_eq!(store.snapshot().warm_bytes, SEGMENT);
+    tokio::time::sleep(2 * SECOND).await;
+    assert_eq!(store.snapshot().warm_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn settled_tells_how_the_transfer_ended() {
     let store = store(4 * MIB, MIB);
     for (n, end, expected) in [(1, "acknowledge", Settled::Acknowledged), (2, "cancel", Settled::Cancelled)] {

@@ -110,10 +110,10 @@ impl PayloadWriter {
             let content = Arc::clone(&self.content);
             let mut writable = std::pin::pin!(content.writable.notified());
             writable.as_mut().enable();
-            let (room, warm, discarded) = self.shared.with(|state, _| {
+            let (room, warm, discarded) = self.shared.with(|state, now| {
                 let room = state.ledger.advance(&id, serial, written).then(|| state.ledger.room(&id, serial));
                 let (warm, discarded) = match room.flatten() {
-                    Some(Room::Block(bytes)) => state.pool.take(bytes),
+                    Some(Room::Block(bytes)) => state.pool.take(now, bytes),
                     _ => (None, Vec::new()),
                 };
                 (room.flatten(), warm, discarded)

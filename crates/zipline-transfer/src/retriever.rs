@@ -35,7 +35,7 @@ pub struct RetrieverConfig {
     pub connect_stagger: Duration,
     /// Longest silence of a holder while bytes are waited for, reconnecting included.
     pub progress_timeout: Duration,
-    /// Connections tried in a row without a byte in between.
+    /// Connections in a row that may break having brought less than 64 KiB each.
     pub attempts: u32,
     /// Tries of one acknowledgement.
     pub acknowledge_attempts: u32,

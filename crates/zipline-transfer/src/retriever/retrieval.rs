@@ -5,7 +5,7 @@
 //! | streaming | bytes | streaming |
 //! | streaming | final record, valid | done |
 //! | streaming | final record missing or invalid, too many or too few bytes, wrong digest | failed |
-//! | streaming | the connection breaks | resuming, or failed after `RETRIEVE_ATTEMPTS` in a row without a byte |
+//! | streaming | the connection breaks | resuming, or failed after `RETRIEVE_ATTEMPTS` in a row without progress |
 //! | streaming | silence for two thirds of `PROGRESS_TIMEOUT` | resuming: a grant is a sign of life |
 //! | resuming | granted | streaming, from the byte reached |
 //! | resuming | broken, unreachable | resuming, or failed as above |
@@ -39,6 +39,9 @@ use zipline_protocol::data::Operation;
 use zipline_protocol::{LeaseId, Record, header};
 use zipline_seal::SignedRequest;
 
+/// A connection that brought fewer bytes is no progress: a link that cuts every connection early must not be tried for ever.
+const PROGRESS_BYTES: u64 = 64 * 1024;
+
 /// A retrieval that was granted. Dropping it before it was acknowledged gives the lease back.
 pub struct Retrieval {
     shared: Arc<Shared>,
@@ -46,8 +49,10 @@ pub struct Retrieval {
     to: Option<u64>,
     state: State,
     intake: Intake,
-    /// Connections that failed since the last byte.
+    /// Connections that failed in a row, each having brought less than [`PROGRESS_BYTES`].
     failures: u32,
+    /// Bytes that the connection in use has brought.
+    brought: u64,
     last_failure: Option<Source>,
     /// When the holder last gave a sign of life, or the consumer began to wait if that was later.
     quiet_since: Instant,
@@ -98,6 +103,7 @@ impl Retrieval {
             state: granted.into(),
             intake: Intake::new(expected),
             failures: 0,
+            brought: 0,
             last_failure: None,
             quiet_since: Instant::now(),
             waiting: false,
@@ -248,7 +254,8 @@ impl Retrieval {
         self.quiet_since = Instant::now();
         match frame.into_data() {
             Ok(bytes) => {
-                if !bytes.is_empty() {
+                self.brought += bytes.len() as u64;
+                if self.brought >= PROGRESS_BYTES {
                     self.failures = 0;
                 }
                 Ok(self.intake.push(bytes)?)
@@ -278,6 +285,7 @@ impl Retrieval {
                     return Err(Kind::Malformed { part: "another length than at first" }.into());
                 }
                 self.quiet_since = Instant::now();
+                self.brought = 0;
                 self.state = answer.into();
                 Ok(())
             }

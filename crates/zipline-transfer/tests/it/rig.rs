@@ -14,6 +14,9 @@ use zipline_transfer::{
 
 pub(crate) const MIB: usize = 1024 * 1024;
 
+/// Longer than what is held back, so that a digest and bytes let go before it can be seen together.
+const DIGEST_MAX_BYTES: u64 = 1024 * 1024;
+
 pub(crate) struct Rig {
     pub(crate) store: Store,
     pub(crate) keyring: Keyring,
@@ -41,7 +44,8 @@ impl Rig {
     }
 
     pub(crate) fn with(change: impl FnOnce(&mut DataPortConfig)) -> Self {
-        let store = Store::new(StoreConfig::with_budget(64 << 20));
+        let digest_max_bytes = DIGEST_MAX_BYTES;
+        let store = Store::new(StoreConfig { digest_max_bytes, ..StoreConfig::with_budget(64 << 20) });
         let (keyring, boot, tasks) = (keyring(1), new_boot_id(), Tasks::new());
         let mut config = DataPortConfig::new("127.0.0.1:0".parse().unwrap(), boot);
         change(&mut config);
@@ -108,7 +112,7 @@ impl Rig {
     }
 
     pub(crate) fn retriever(&self) -> Retriever {
-        self.retriever_with(RetrieverConfig::default())
+        self.retriever_with(RetrieverConfig { digest_max_bytes: DIGEST_MAX_BYTES, ..RetrieverConfig::default() })
     }
 
     pub(crate) fn retriever_with(&self, config: RetrieverConfig) -> Retriever {

@@ -15,7 +15,7 @@ use zipline_transfer::{
 pub(crate) const MIB: usize = 1024 * 1024;
 
 /// Longer than what is held back, so that a digest and bytes let go before it can be seen together.
-const DIGEST_MAX_BYTES: u64 = 1024 * 1024;
+pub(crate) const DIGEST_MAX_BYTES: u64 = 1024 * 1024;
 
 pub(crate) struct Rig {
     pub(crate) store: Store,
@@ -112,7 +112,10 @@ impl Rig {
     }
 
     pub(crate) fn retriever(&self) -> Retriever {
-        self.retriever_with(RetrieverConfig { digest_max_bytes: DIGEST_MAX_BYTES, ..RetrieverConfig::default() })
+        self.retriever_with(RetrieverConfig {
+            digest_max_bytes: DIGEST_MAX_BYTES,
+            ..RetrieverConfig::default()
+        })
     }
 
     pub(crate) fn retriever_with(&self, config: RetrieverConfig) -> Retriever {

@@ -2,7 +2,7 @@ use crate::rig::{MIB, Rig, drain, pattern, retrieve};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use zipline_protocol::ErrorCode;
-use zipline_protocol::limits::DIGEST_MAX;
+
 use zipline_transfer::{RetrieveErrorKind, RetrieveOptions, trailers};
 
 #[tokio::test]
@@ -12,7 +12,7 @@ async fn payloads_of_every_size_arrive_whole_over_one_connection() {
     for size in [0, 1, 64 * 1024, 64 * 1024 + 1, 300 * 1024, 5 * MIB] {
         let bytes = pattern(size);
         let record = rig.hold(&bytes).await;
-        assert_eq!(record.digest.is_some(), size as u64 <= DIGEST_MAX);
+        assert_eq!(record.digest.is_some(), size as u64 <= crate::rig::DIGEST_MAX_BYTES);
         let arrived = retrieve(&retriever, &record, RetrieveOptions::default()).await.unwrap();
         assert!(arrived == bytes, "{size} bytes");
         assert_eq!(rig.retrievals_left(&record), Some(4), "{size} bytes");

@@ -9,6 +9,9 @@
 //! Blocks are filled in order, each before the next is made. Only a windowed payload gives blocks up while it fills:
 //! the oldest first, only when room is needed, and only what a running lease has sent. Half the window is kept behind
 //! the slowest reader where that is possible, so that a retrieval whose connection broke can resume.
+//!
+//! Growing payloads that must be held whole can come to wait for one another. Each waits in sum no longer than its own
+//! `wait`; the first whose time is over ends, and what it held goes to the next in the queue.
 use std::collections::VecDeque;
 use std::time::Duration;
 

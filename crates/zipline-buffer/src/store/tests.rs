@@ -1,3 +1,5 @@
+mod growing;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 

@@ -71,8 +71,8 @@ codes! {
     NotFound = "not-found", "Not found", 404, 5, 502, 1;
     /// The receiver did not prove that it opened the reference.
     ReceiverUnproven = "receiver-unproven", "The receiver did not prove that it opened the reference", 502, 13, 502, 1;
-    /// The function, or the way to it, broke.
-    UpstreamFailed = "upstream-failed", "The function could not be reached or broke off", 502, 14, 502, 1;
+    /// The function, or the way to it, broke. Not UNAVAILABLE in gRPC: clients retry that, and the function may have run.
+    UpstreamFailed = "upstream-failed", "The function could not be reached or broke off", 502, 13, 502, 1;
     /// Between queue-proxies only: send the payload inline.
     ResendInline = "resend-inline", "Send the payload inline", 400, 9, 502, 1;
 }
@@ -126,6 +126,7 @@ mod tests {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));
             assert_ne!(code.caller_status(), 503, "ingresses retry 503");
             assert!(matches!(code.caller_status(), 502 | 504));
+            assert!(code.grpc_status() != 14 || *code == ErrorCode::Draining, "gRPC clients retry UNAVAILABLE");
         }
         assert_eq!(ErrorCode::parse("nothing"), None);
     }

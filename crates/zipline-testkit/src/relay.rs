@@ -45,8 +45,19 @@ pub struct Rule {
     /// After how many bytes of one connection; of one that runs already, since the rule was set. It happens when the
     /// next byte arrives.
     pub after_bytes: u64,
-    /// How often; later connections pass.
-    pub times: u64,
+    /// What later connections meet.
+    pub then: Then,
+}
+
+/// What connections meet after the rule has struck once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// Nothing: they pass.
+    Pass,
+    /// The same, at the same offset of their own.
+    Again,
+    /// The same, before their first byte: the link is dead.
+    Dead,
 }
 
 #[derive(Debug)]
@@ -81,12 +92,16 @@ impl Shared {
             *count = Count { generation: plan.generation, bytes: 0 };
         }
         let rule = plan.rule.filter(|rule| rule.direction == direction)?;
-        let room = usize::try_from(rule.after_bytes.saturating_sub(count.bytes)).unwrap_or(usize::MAX);
+        let after_bytes = match (rule.then, self.struck.load(Ordering::Relaxed)) {
+            (_, 0) | (Then::Again, _) => rule.after_bytes,
+            (Then::Dead, _) => 0,
+            (Then::Pass, _) => return None,
+        };
+        let room = usize::try_from(after_bytes.saturating_sub(count.bytes)).unwrap_or(usize::MAX);
         if room >= length {
             return None;
         }
-        let once_more = |struck: u64| (struck < rule.times).then_some(struck + 1);
-        self.struck.fetch_update(Ordering::Relaxed, Ordering::Relaxed, once_more).ok()?;
+        self.struck.fetch_add(1, Ordering::Relaxed);
         Some((rule.fault, room))
     }
 }

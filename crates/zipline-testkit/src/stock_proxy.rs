@@ -54,7 +54,7 @@ impl StockProxy {
                     }
                     Manners::ShuttingDown if is_probe(&request) => {
                         count.fetch_add(1, Ordering::Relaxed);
-                        refusal(StatusCode::SERVICE_UNAVAILABLE, "shutting down")
+                        refusal(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
                     }
                     _ => forward::forward(request, target, spawner).await,
                 }

@@ -7,7 +7,7 @@ use zipline_testkit::client::{Call, Protocol};
 use zipline_testkit::function::{BodyEnd, TestFunction};
 use zipline_testkit::gateway::PlainGateway;
 use zipline_testkit::raw::Raw;
-use zipline_testkit::relay::{Direction, Fault, Relay, Rule};
+use zipline_testkit::relay::{Direction, Fault, Relay, Rule, Then};
 use zipline_testkit::stock_proxy::{Manners, StockProxy};
 use zipline_testkit::{body, pattern};
 use zipline_tests::check;
@@ -163,7 +163,7 @@ async fn relays_pass_cut_and_stall() -> Result<()> {
         for fault in [Fault::Fin, Fault::Reset] {
             for (direction, after_bytes) in [(Direction::FromTarget, 100_000), (Direction::ToTarget, 100_000)]
             {
-                relay.set_rule(Some(Rule { fault, direction, after_bytes, times: 1 }));
+                relay.set_rule(Some(Rule { fault, direction, after_bytes, then: Then::Pass }));
                 let (id, call_) = call(protocol, Method::POST, "/size?bytes=300000&seed=5");
                 let reply = call_.pattern(4, LENGTH, true).send(relay.address).await;
                 ensure!(
@@ -180,8 +180,12 @@ async fn relays_pass_cut_and_stall() -> Result<()> {
                 check::answered(&call_.pattern(4, LENGTH, true).send(relay.address).await?, 5, LENGTH)?;
             }
         }
-        let rule =
-            Rule { fault: Fault::Stall, direction: Direction::FromTarget, after_bytes: 50_000, times: 1 };
+        let rule = Rule {
+            fault: Fault::Stall,
+            direction: Direction::FromTarget,
+            after_bytes: 50_000,
+            then: Then::Pass,
+        };
         relay.set_rule(Some(rule));
         let (_, call_) = call(protocol, Method::POST, "/size?bytes=300000&seed=5");
         let mut stalled = Box::pin(call_.pattern(4, LENGTH, true).send(relay.address));

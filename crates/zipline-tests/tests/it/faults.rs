@@ -7,13 +7,13 @@ use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http::Method;
 use tokio::time::Instant;
 use zipline_testkit::client::{Call, Protocol, Reply};
 use zipline_testkit::function::BodyEnd;
 use zipline_testkit::pattern;
-use zipline_testkit::relay::{Direction, Fault, Relay, Rule};
+use zipline_testkit::relay::{Direction, Fault, Relay, Rule, Then};
 use zipline_tests::pair::{Pair, fresh_id};
 use zipline_tests::{check, turn};
 
@@ -64,9 +64,12 @@ where
         let played = play(*offset);
         async move { played.await.with_context(|| format!("at byte {offset}")) }
     });
-    let took: Vec<Duration> = stream::iter(plays).buffer_unordered(AT_A_TIME).try_collect().await?;
-    let longest = took.into_iter().max().unwrap_or_default();
+    let outcomes: Vec<Result<Duration>> = stream::iter(plays).buffer_unordered(AT_A_TIME).collect().await;
+    let longest = outcomes.iter().flatten().max().copied().unwrap_or_default();
     report(&format!("{what}: longest {:.1} s", longest.as_secs_f64()));
+    let failed: Vec<String> =
+        outcomes.into_iter().filter_map(|outcome| Some(format!("{:#}", outcome.err()?))).collect();
+    ensure!(failed.is_empty(), "{} of {}: {}", failed.len(), offsets.len(), failed.join("\n"));
     Ok(())
 }
 
@@ -97,6 +100,10 @@ fn complete_or_clear(reply: &Reply, seed: u64, length: u64) -> Result<bool> {
         return Ok(false);
     }
     ensure!(matches!(reply.status.as_u16(), 502 | 504 | 424), "{} {}", reply.status, reply.text());
+    if reply.text().starts_with("upstream: ") {
+        // The gateway's own words for a receiver that it lost.
+        return Ok(false);
+    }
     check::problem(reply, reply.status.as_u16(), reply.code())?;
     ensure!(!reply.code().is_empty(), "no code");
     Ok(false)
@@ -151,8 +158,7 @@ enum Cut {
 
 async fn cut(what: Cut, rule: Rule) -> Result<Duration> {
     let pair = Pair::start_in_turn(|_| {}).await?;
-    let played = cut_in(&pair, what, rule).await;
-    played.with_context(|| logs(&pair))
+    cut_in(&pair, what, rule).await
 }
 
 async fn cut_in(pair: &Pair, what: Cut, rule: Rule) -> Result<Duration> {
@@ -179,7 +185,7 @@ async fn cut_in(pair: &Pair, what: Cut, rule: Rule) -> Result<Duration> {
         }
     }
     // One cut is mended by resuming; a link that stays silent once is left for another connection as well.
-    if rule.times == 1 {
+    if rule.then == Then::Pass {
         ensure!(complete, "one fault was not mended: it struck {} times", link.struck());
     }
     link.set_rule(None);
@@ -196,12 +202,12 @@ async fn cut_in(pair: &Pair, what: Cut, rule: Rule) -> Result<Duration> {
 }
 
 macro_rules! cuts {
-    ($($name:ident: $cut:ident $fault:ident $direction:ident $times:expr, $offsets:expr;)+) => {
+    ($($name:ident: $cut:ident $fault:ident $direction:ident $then:ident, $offsets:expr;)+) => {
         $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
         async fn $name() -> Result<()> {
             at_every_offset(stringify!($name), $offsets, |after_bytes| {
-                let (fault, direction) = (Fault::$fault, Direction::$direction);
-                cut(Cut::$cut, Rule { fault, direction, after_bytes, times: $times })
+                let (fault, direction, then) = (Fault::$fault, Direction::$direction, Then::$then);
+                cut(Cut::$cut, Rule { fault, direction, after_bytes, then })
             })
             .await
         })+
@@ -213,18 +219,21 @@ const REQUEST_OFFSETS: [u64; 20] =
     [0, 1, 20, 60, 120, 180, 240, 300, 360, 420, 480, 540, 600, 660, 720, 780, 840, 900, 1_000, 1_200];
 
 cuts! {
-    a_request_is_reset_once: Request Reset FromTarget 1, &OFFSETS;
-    a_request_is_reset_always: Request Reset FromTarget u64::MAX, &OFFSETS;
-    a_request_is_closed_once: Request Fin FromTarget 1, &OFFSETS;
-    a_request_is_closed_always: Request Fin FromTarget u64::MAX, &OFFSETS;
-    a_request_stalls_always: Request Stall FromTarget u64::MAX, &OFFSETS;
-    a_retrieve_is_reset_always: Request Reset ToTarget u64::MAX, &REQUEST_OFFSETS;
-    a_response_is_reset_once: Response Reset FromTarget 1, &OFFSETS;
-    a_response_is_reset_always: Response Reset FromTarget u64::MAX, &OFFSETS;
-    a_response_stalls_always: Response Stall FromTarget u64::MAX, &OFFSETS;
-    a_put_is_reset_once: Put Reset FromTarget 1, &OFFSETS;
-    a_put_is_closed_always: Put Fin FromTarget u64::MAX, &OFFSETS;
-    a_put_stalls_always: Put Stall FromTarget u64::MAX, &OFFSETS;
+    a_request_is_reset_once: Request Reset FromTarget Pass, &OFFSETS;
+    a_request_is_reset_always: Request Reset FromTarget Again, &OFFSETS;
+    a_request_is_closed_once: Request Fin FromTarget Pass, &OFFSETS;
+    a_request_is_closed_always: Request Fin FromTarget Again, &OFFSETS;
+    a_request_is_cut_for_good: Request Reset FromTarget Dead, &OFFSETS;
+    a_response_is_cut_for_good: Response Fin FromTarget Dead, &OFFSETS;
+    a_request_stalls_once: Request Stall FromTarget Pass, &OFFSETS;
+    a_request_stalls_always: Request Stall FromTarget Dead, &OFFSETS;
+    a_retrieve_is_reset_always: Request Reset ToTarget Again, &REQUEST_OFFSETS;
+    a_response_is_reset_once: Response Reset FromTarget Pass, &OFFSETS;
+    a_response_is_reset_always: Response Reset FromTarget Again, &OFFSETS;
+    a_response_stalls_always: Response Stall FromTarget Dead, &OFFSETS;
+    a_put_is_reset_once: Put Reset FromTarget Pass, &OFFSETS;
+    a_put_is_closed_always: Put Fin FromTarget Again, &OFFSETS;
+    a_put_stalls_always: Put Stall FromTarget Dead, &OFFSETS;
 }
 
 // ---- the processes ----
@@ -240,7 +249,7 @@ async fn strike<T>(
         fault: Fault::Stall,
         direction: Direction::FromTarget,
         after_bytes: offset,
-        times: u64::MAX,
+        then: Then::Dead,
     }));
     let striking = async {
         zipline_testkit::wait::until("the offset", || async { Ok((link.struck() > 0).then_some(())) })

@@ -13,7 +13,7 @@ use zipline_testkit::client::{Call, Protocol, Reply};
 use zipline_testkit::queue_proxy::{QueueProxy, QueueProxyConfig, TENANT};
 use zipline_testkit::{binaries, body, pattern, wait};
 use zipline_tests::check;
-use zipline_tests::pair::{Pair, RECEIVER, fresh_id};
+use zipline_tests::pair::{Pair, RECEIVER};
 
 use crate::deferred::{put, record, ring};
 use crate::holder::{Answer, FakeHolder};
@@ -188,28 +188,24 @@ impl Exercise {
         Ok(())
     }
 
-    /// Last of all: a put after the grace of a drain, while a request keeps the process alive.
+    /// Last of all: a put that waits for memory when the grace of a drain ends.
     async fn drained(&mut self) -> Result<()> {
-        let id = fresh_id();
-        let call = Call::new(Protocol::Http1, Method::POST, "/hold?gate=never").header("x-request-id", &id);
-        let mut held = Box::pin(call.send(self.pair.sender.inbound()));
-        let (runs, side) = (&self.pair.sender_function.runs, &self.pair.sender);
-        let refused = async {
-            wait::until("the request to run", || async { Ok((!runs.of(&id).is_empty()).then_some(())) })
-                .await?;
-            side.drain(2).await?;
-            wait::until("puts to be refused", || async {
-                let call = side.local(Protocol::Http1, Method::POST, PUT).pattern(1, 1000, true);
-                let reply = call.send(side.api()).await?;
-                Ok((reply.status != 201).then_some(reply))
+        put(&self.pair, "", 1, 4 << 20).await?;
+        let side = &self.pair.sender;
+        let call = side.local(Protocol::Http1, Method::POST, format!("{PUT}?wait=60s"));
+        let waiting = call.pattern(1, 1 << 20, true).send(side.api());
+        let drain = async {
+            wait::until("the put to wait", || async {
+                let metrics = side.metrics().await?;
+                let waits = metrics.lines().any(|line| line.contains("wait") && line.ends_with(" 1"));
+                Ok(waits.then_some(()))
             })
-            .await
+            .await?;
+            side.drain(1).await
         };
-        let refused = tokio::select! {
-            refused = refused => refused?,
-            answer = &mut held => anyhow::bail!("the request ended: {answer:?}"),
-        };
-        self.note(&Method::POST, PUT, &refused, 503, "draining")
+        let (refused, drained) = tokio::join!(waiting, drain);
+        drained?;
+        self.note(&Method::POST, PUT, &refused?, 503, "draining")
     }
 }
 

@@ -25,6 +25,17 @@ async fn taken_away(protocol: Protocol, manners: Manners) -> Result<(Pair, Stock
     Ok((pair, stock))
 }
 
+/// Waits until so many deferred requests are counted: a transfer is when its last word was spoken, after the answer.
+async fn deferred_so_far(pair: &Pair, expected: u64) -> Result<()> {
+    zipline_testkit::wait::until("the transfer to be counted", || async {
+        let status = pair.sender.status().await?;
+        let count = status.count("sent", "request", "network");
+        ensure!(count == expected, "{count} deferred requests: {:?}", status.transfers);
+        Ok(Some(()))
+    })
+    .await
+}
+
 async fn exchange(pair: &Pair, protocol: Protocol) -> Result<(String, Reply)> {
     let (id, call) = pair.invoke(protocol, "/size?bytes=1000&seed=5");
     let call = call.header("user-agent", "camera/2").header("content-type", "image/x-raw");
@@ -46,7 +57,7 @@ async fn refused_as_stock_does(protocol: Protocol, manners: Manners) -> Result<(
     ensure!(stock.refused() == 1, "the next one was deferred again");
     let status = pair.sender.status().await?;
     ensure!(status.inline_because("request", "unknown-receiver") == 2, "{:?}", status.transfers);
-    ensure!(status.count("sent", "request", "network") == 1, "{:?}", status.transfers);
+    deferred_so_far(&pair, 1).await?;
     pair.hold_nothing().await?;
     // When Zipline is back, an ordinary answer says so, and deferring begins again.
     pair.gateway.route(RECEIVER, pair.receiver.inbound());
@@ -55,8 +66,7 @@ async fn refused_as_stock_does(protocol: Protocol, manners: Manners) -> Result<(
         check::answered(&reply, 5, 1000)?;
         check::arrived(&pair.function.runs, &id, 4, UP)?;
     }
-    let status = pair.sender.status().await?;
-    ensure!(status.count("sent", "request", "network") == 2, "{:?}", status.transfers);
+    deferred_so_far(&pair, 2).await?;
     pair.hold_nothing().await
 }
 

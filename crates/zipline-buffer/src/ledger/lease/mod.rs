@@ -59,7 +59,7 @@ pub(crate) struct Grant {
     pub(crate) epoch: u64,
 }
 
-/// The answer to [`Ledger::lease`].
+/// The answer to [`Ledger::lease`](super::Ledger::lease).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Leased {
     Granted(Grant),

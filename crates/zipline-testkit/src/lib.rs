@@ -15,7 +15,7 @@
 pub mod binaries;
 pub mod body;
 pub mod client;
-//pub mod engine;
+pub mod engine;
 pub mod forward;
 pub mod function;
 pub mod gateway;

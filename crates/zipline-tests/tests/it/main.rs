@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod deferred;
+mod engine;
 mod fakes;
 mod faults;
 mod holder;

@@ -58,9 +58,22 @@ pub(super) async fn connect(addr: &HostPort, limit: Duration) -> Result<(ClientI
         Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))),
     }
+    .and_then(not_itself)
     .map_err(|source| SendError::Connect { addr: addr.clone(), source })?;
     let stream = Arc::new(Mutex::new(stream));
     Ok((ClientIo { stream: Arc::clone(&stream), broken: false }, Probe { stream }))
+}
+
+/// Where nobody listens on an ephemeral port, the kernel may choose that very port for the near end, and the socket is
+/// connected to itself.
+fn not_itself(stream: TcpStream) -> io::Result<TcpStream> {
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::Error::new(
+            io::ErrorKind::ConnectionRefused,
+            "connected to itself, so nobody listens",
+        ));
+    }
+    Ok(stream)
 }
 
 fn is_broken(error: &io::Error) -> bool {

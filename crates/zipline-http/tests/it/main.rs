@@ -6,6 +6,7 @@ mod bodies;
 mod early;
 mod limits;
 mod pool;
+mod races;
 mod shutdown;
 mod support;
 mod upgrades;

@@ -112,7 +112,9 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt;
     use futures_util::future::{join_all, poll_immediate};
+    use proptest::prelude::*;
 
     #[tokio::test]
     async fn runs_queues_refuses() {
@@ -141,5 +143,65 @@ mod tests {
         assert_eq!((breaker.in_flight(), breaker.queued()), (1000, 0));
         drop(slots);
         assert_eq!(breaker.in_flight(), 0);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Ask,
+        /// Finishes or gives up the one at this place, counted round.
+        End(usize),
+    }
+
+    proptest! {
+        #[test]
+        fn never_more_than_the_limits_and_always_in_turn(
+            concurrency in 1_u32..4,
+            steps in proptest::collection::vec(
+                prop_oneof![2 => Just(Step::Ask), 1 => any::<usize>().prop_map(Step::End)],
+                0..200,
+            ),
+        ) {
+            let breaker = Breaker::new(concurrency);
+            let (running_max, queued_max) = (concurrency as usize, concurrency as usize * QUEUE_PER_SLOT);
+            let mut running: Vec<Slot> = Vec::new();
+            let mut waiting = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Ask => {
+                        let mut asked = Box::pin({ let breaker = breaker.clone(); async move { breaker.acquire().await } });
+                        match asked.as_mut().now_or_never() {
+                            Some(Ok(slot)) => {
+                                prop_assert!(waiting.is_empty(), "overtook those who wait");
+                                running.push(slot);
+                            }
+                            Some(Err(full)) => {
+                                prop_assert_eq!(full, BreakerFull { running: running_max, queued: queued_max });
+                            }
+                            None => waiting.push(asked),
+                        }
+                    }
+                    Step::End(place) if running.len() + waiting.len() > 0 => {
+                        let place = place % (running.len() + waiting.len());
+                        if place < running.len() {
+                            drop(running.remove(place));
+                        } else {
+                            drop(waiting.remove(place - running.len()));
+                        }
+                    }
+                    Step::End(_) => {}
+                }
+                // A freed slot goes to the first in turn and to nobody else.
+                while running.len() < running_max && !waiting.is_empty() {
+                    let slot = waiting.remove(0).now_or_never();
+                    prop_assert!(matches!(slot, Some(Ok(_))), "a slot is free and the first in turn has none");
+                    running.extend(slot.and_then(Result::ok));
+                }
+                for wait in &mut waiting {
+                    prop_assert!(wait.as_mut().now_or_never().is_none());
+                }
+                prop_assert_eq!((breaker.in_flight(), breaker.queued()), (running.len(), waiting.len()));
+                prop_assert!(running.len() <= running_max && waiting.len() <= queued_max);
+            }
+        }
     }
 }

@@ -74,7 +74,10 @@ impl Readiness {
 
 async fn attempt(check: &Check, client: &Client) -> bool {
     match check {
-        Check::Tcp { address } => TcpStream::connect(address).await.is_ok(),
+        // Where nobody listens on an ephemeral port, the kernel may connect the socket to itself.
+        Check::Tcp { address } => TcpStream::connect(address)
+            .await
+            .is_ok_and(|stream| stream.local_addr().ok() != stream.peer_addr().ok()),
         Check::Http { address, path, headers } => {
             let mut request = Request::new(Body::empty());
             *request.uri_mut() = path.clone();

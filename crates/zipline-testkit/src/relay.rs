@@ -158,12 +158,15 @@ impl Relay {
             let mut plan = self.shared.plan.lock();
             plan.rule = rule;
             plan.generation += 1;
-            self.shared.struck.store(0, Ordering::Relaxed);
+            // Without a rule the count stays, for those who still ask about the one before.
+            if rule.is_some() {
+                self.shared.struck.store(0, Ordering::Relaxed);
+            }
         }
         self.shared.changed.send_replace(());
     }
 
-    /// How often the present rule struck.
+    /// How often the last rule struck.
     #[must_use]
     pub fn struck(&self) -> u64 {
         self.shared.struck.load(Ordering::Relaxed)

@@ -2,6 +2,7 @@
 
 use super::error::SendError;
 use super::exchange::{Exchange, Finish, request_body, response_body};
+use super::http1::IDLE_CHECKS;
 use super::request::{Replay, for_http2};
 use super::socket::{Probe, Queue};
 use super::target::HostPort;
@@ -279,7 +280,7 @@ async fn drive(
                 }
                 break;
             }
-            () = sleep(idle_timeout) => {
+            () = sleep(idle_timeout / IDLE_CHECKS) => {
                 if let Some(inner) = pool.upgrade() {
                     inner.http2.close_older_than(&addr, idle_timeout);
                 }

@@ -28,6 +28,8 @@ pub struct Record {
     pub digest: Option<[u8; 32]>,
     /// The nonce a response is bound to.
     pub binding: Option<Nonce>,
+    /// SHA-256 of the certificate that the holder's data port shows; `None`: it speaks plain HTTP.
+    pub certificate: Option<[u8; 32]>,
     /// The holder's zone, empty if unknown; at most 32 bytes.
     pub zone: String,
     /// The tenant; 1 to 63 bytes.
@@ -103,6 +105,7 @@ impl Record {
         out.extend_from_slice(&retrievals.to_be_bytes());
         put_option(&mut out, self.digest.as_ref().map(|digest| &digest[..]));
         put_option(&mut out, self.binding.as_ref().map(|nonce| &nonce.as_bytes()[..]));
+        put_option(&mut out, self.certificate.as_ref().map(|digest| &digest[..]));
         put_bytes(&mut out, "zone", self.zone.as_bytes(), 0..=ZONE_MAX, "0 to 32 bytes")?;
         put_bytes(&mut out, "tenant", self.tenant.as_bytes(), 1..=TENANT_MAX, "1 to 63 bytes")?;
         out.push(u8::from(self.content_type.is_some()));
@@ -149,6 +152,7 @@ impl Record {
         };
         let digest = input.option::<32>("digest")?;
         let binding = input.option::<16>("binding")?.map(Nonce::from_bytes);
+        let certificate = input.option::<32>("certificate")?;
         let zone = input.string("zone", ZONE_MAX)?;
         let tenant = input.string("tenant", TENANT_MAX)?;
         if tenant.is_empty() {
@@ -174,6 +178,7 @@ impl Record {
             retrievals,
             digest,
             binding,
+            certificate,
             zone,
             tenant,
             content_type,

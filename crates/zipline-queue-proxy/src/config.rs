@@ -69,6 +69,8 @@ pub struct Config {
     pub listen_ip: IpAddr,
     /// Where other queue-proxies reach the data port, if not where it listens.
     pub advertise: Option<Advertise>,
+    /// Whether the data port speaks TLS; what is retrieved elsewhere follows its reference.
+    pub data_tls: bool,
     /// Where keys come from.
     pub keys: KeySource,
     /// The ports; 0 is assigned.
@@ -226,6 +228,7 @@ impl Config {
             socket: reader.text("ZIPLINE_SOCKET").map(PathBuf::from),
             listen_ip,
             advertise,
+            data_tls: reader.switch("ZIPLINE_DATA_TLS"),
             keys: reader.keys(),
             ports: Ports {
                 inbound: reader.port("ZIPLINE_INBOUND_PORT"),

@@ -23,7 +23,9 @@ use zipline_http::{Client, ClientConfig, ServeLimits, serve};
 use zipline_protocol::control::QueueProxyMessage;
 use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::{Keyring, new_boot_id};
-use zipline_transfer::{DataPort, DataPortConfig, Retriever, RetrieverConfig};
+use zipline_transfer::{
+    CertificateMakingError, DataCertificate, DataPort, DataPortConfig, Retriever, RetrieverConfig,
+};
 
 use crate::admin::Admin;
 use crate::breaker::Breaker;
@@ -83,6 +85,9 @@ pub enum BindError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The data port has no certificate to show.
+    #[error(transparent)]
+    Certificate(#[from] CertificateMakingError),
     /// The keyring file was refused.
     #[error(transparent)]
     Keys(#[from] KeysError),
@@ -124,7 +129,10 @@ impl Server {
             ..StoreConfig::with_budget(config.budget_bytes)
         });
         let data_at = SocketAddr::new(config.listen_ip, config.ports.data);
-        let data = DataPort::bind(DataPortConfig::new(data_at, boot), keyring.clone(), store.clone())
+        let certificate = config.data_tls.then(DataCertificate::generate).transpose()?;
+        let data_certificate = certificate.as_ref().map(DataCertificate::digest);
+        let port = DataPortConfig { certificate, ..DataPortConfig::new(data_at, boot) };
+        let data = DataPort::bind(port, keyring.clone(), store.clone())
             .map_err(|source| BindError::Listen { door: "the data port", address: data_at, source })?;
         let addresses = Addresses {
             inbound: inbound.as_ref().map(|(_, address)| *address),
@@ -132,7 +140,7 @@ impl Server {
             data: data.local_addr(),
             admin: admin_at,
         };
-        let shared = Arc::new(assemble(config, keyring, store, boot, addresses));
+        let shared = Arc::new(assemble(config, keyring, store, boot, addresses, data_certificate));
         Ok(Self {
             shared,
             inbound: inbound.map(|(listener, _)| listener),
@@ -244,6 +252,7 @@ fn assemble(
     store: Store,
     boot: zipline_protocol::BootId,
     addresses: Addresses,
+    data_certificate: Option<[u8; 32]>,
 ) -> Shared {
     let tasks = Tasks::new();
     let registry = Metrics::new();
@@ -268,6 +277,7 @@ fn assemble(
         readiness: Readiness::new(config.is_guest()),
         lifecycle: Lifecycle::new(),
         data_addresses: vec![advertised],
+        data_certificate,
         listeners: listeners.into_iter().flatten().collect(),
         registry,
         metrics,

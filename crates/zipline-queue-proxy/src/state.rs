@@ -134,6 +134,8 @@ pub struct Shared {
     pub boot: BootId,
     /// Where other queue-proxies reach the data port; one or two, sealed into every reference.
     pub data_addresses: Vec<SocketAddr>,
+    /// Digest of the certificate that the data port shows, sealed into every reference; `None`: it speaks plain.
+    pub data_certificate: Option<[u8; 32]>,
     /// Every listener of this process, so that the forward proxy can refuse loops.
     pub listeners: Vec<SocketAddr>,
     /// The owner of every task of this process.

@@ -37,6 +37,7 @@ fn record(tenant: &str, kind: ReferenceKind) -> Record {
         retrievals: Retrievals::Limited(1),
         digest: Some([9; 32]),
         binding: None,
+        certificate: None,
         zone: "eu-central-1a".to_owned(),
         tenant: tenant.to_owned(),
         content_type: Some(b"application/octet-stream".to_vec()),

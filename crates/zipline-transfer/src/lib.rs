@@ -2,6 +2,7 @@
 //!
 //! - [`DataPort`]: the holder's side. Serves retrieve, acknowledge and cancel out of a [`zipline_buffer::Store`].
 //! - [`Retriever`]: the receiver's side. Connects, proves, resumes, verifies, acknowledges.
+//! - [`DataCertificate`]: what a data port shows when it speaks TLS.
 //! - [`sockets`]: TCP options for data connections.
 //! - [`trailers`]: how a message's trailers travel with its payload.
 //!
@@ -12,6 +13,7 @@ mod error;
 mod port;
 mod retriever;
 pub mod sockets;
+mod tls;
 pub mod trailers;
 
 pub use error::{RetrieveError, RetrieveErrorKind, Source};
@@ -19,3 +21,4 @@ pub use port::{DataPort, DataPortConfig, DataPortMonitor, DataPortStats};
 pub use retriever::{
     Outcome, Retrieval, RetrievalBody, RetrievalOutcome, RetrieveOptions, Retriever, RetrieverConfig,
 };
+pub use tls::{CertificateMakingError, DataCertificate};

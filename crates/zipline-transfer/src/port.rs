@@ -12,6 +12,7 @@ mod payload_body;
 mod peers;
 
 use crate::sockets;
+use crate::tls::DataCertificate;
 use peers::Peers;
 use std::io;
 use std::net::SocketAddr;
@@ -35,6 +36,10 @@ pub struct DataPortConfig {
     pub address: SocketAddr,
     /// The boot id of this process, as references name it.
     pub boot: BootId,
+    /// With one, the port speaks TLS only, and references to what it serves must name its digest. Without, plain only.
+    pub certificate: Option<DataCertificate>,
+    /// Longest time for a TLS handshake; then the connection is closed.
+    pub handshake_timeout: Duration,
     /// Connections accepted from one address; further ones are closed at once.
     pub connections_per_peer: usize,
     /// Connections in all; while they are taken, no further one is accepted and new ones wait in the kernel's queue.
@@ -52,6 +57,8 @@ impl DataPortConfig {
         Self {
             address,
             boot,
+            certificate: None,
+            handshake_timeout: limits::CONNECT_TIMEOUT,
             connections_per_peer: limits::CONNECTIONS_PER_PEER,
             max_connections: 8192,
             idle_timeout: Duration::from_secs(90),

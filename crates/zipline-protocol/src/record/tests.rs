@@ -12,6 +12,7 @@ fn sample() -> Record {
         retrievals: Retrievals::Limited(3),
         digest: Some([4; 32]),
         binding: Some(Nonce::from_bytes([5; 16])),
+        certificate: Some([6; 32]),
         zone: "z".into(),
         tenant: "t".into(),
         content_type: Some(b"text/plain".to_vec()),
@@ -58,7 +59,7 @@ proptest! {
         let record = Record {
             addresses: vec![SocketAddr::from(([10, 0, 0, 1], port))],
             length: Some(length).filter(|l| *l != u64::MAX),
-            zone, tenant, content_type, digest: None, binding: None, expiry_unix_ms: None,
+            zone, tenant, content_type, digest: None, binding: None, certificate: None, expiry_unix_ms: None,
             retrievals: Retrievals::Unlimited,
             ..sample()
         };

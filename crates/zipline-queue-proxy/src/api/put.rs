@@ -75,6 +75,7 @@ pub(super) async fn put(shared: &Arc<Shared>, request: Request<Body>) -> Result<
         retrievals: query.retrievals,
         digest: complete.digest,
         binding: None,
+        certificate: shared.data_certificate,
         zone: String::new(),
         tenant: shared.keyring.tenant().to_owned(),
         content_type,

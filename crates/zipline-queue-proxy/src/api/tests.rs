@@ -63,6 +63,7 @@ fn record(tenant: &str) -> Record {
         retrievals: Retrievals::Limited(1),
         digest: None,
         binding: None,
+        certificate: None,
         zone: String::new(),
         tenant: tenant.to_owned(),
         content_type: None,

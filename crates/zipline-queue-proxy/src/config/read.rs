@@ -31,6 +31,7 @@ pub(super) const KNOWN: &[&str] = &[
     "ZIPLINE_SOCKET",
     "ZIPLINE_LISTEN_IP",
     "ZIPLINE_ADVERTISE",
+    "ZIPLINE_DATA_TLS",
     "ZIPLINE_CONTROL",
     "ZIPLINE_KEYRING_FILE",
     "ZIPLINE_GUEST",
@@ -119,6 +120,18 @@ impl Reader {
             Some("1") => true,
             Some(other) => {
                 let what = format!("{other:?} is neither 0 nor 1");
+                self.problem(name, &what);
+                false
+            }
+        }
+    }
+
+    pub(super) fn switch(&mut self, name: &str) -> bool {
+        match self.text(name).as_deref() {
+            None | Some("off") => false,
+            Some("on") => true,
+            Some(other) => {
+                let what = format!("{other:?} is neither on nor off");
                 self.problem(name, &what);
                 false
             }

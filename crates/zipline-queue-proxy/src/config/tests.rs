@@ -17,6 +17,7 @@ fn defaults_are_those_of_the_documents() {
     assert_eq!(config.request_timeout, Duration::from_secs(300));
     assert_eq!((config.container_concurrency, config.mode), (0, Mode::On));
     assert_eq!(config.listen_ip, IpAddr::from(Ipv4Addr::LOCALHOST));
+    assert!(!config.data_tls);
     assert_eq!(config.keys, KeySource::None);
     assert_eq!(config.ports, Ports::default());
 }
@@ -25,6 +26,15 @@ fn defaults_are_those_of_the_documents() {
 fn sizes_take_binary_units() {
     let config = parse(&[("ZIPLINE_BUDGET_BYTES", "64MiB"), ("ZIPLINE_INFLIGHT_BYTES", "1048576")]).unwrap();
     assert_eq!((config.budget_bytes, config.in_flight_bytes), (64 << 20, 1 << 20));
+}
+
+#[test]
+fn tls_on_the_data_port_is_on_or_off() {
+    for (word, on) in [("on", true), ("off", false), ("", false)] {
+        assert_eq!(parse(&[("ZIPLINE_DATA_TLS", word)]).unwrap().data_tls, on, "{word:?}");
+    }
+    let error = parse(&[("ZIPLINE_DATA_TLS", "true")]).unwrap_err();
+    assert_eq!(error.problems, ["ZIPLINE_DATA_TLS: \"true\" is neither on nor off"]);
 }
 
 #[test]

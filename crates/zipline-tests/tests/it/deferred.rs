@@ -31,6 +31,7 @@ pub(crate) fn record(kind: ReferenceKind, tenant: &str, holder: SocketAddr) -> R
         retrievals: Retrievals::Limited(1),
         digest: None,
         binding: None,
+        certificate: None,
         zone: String::new(),
         tenant: tenant.to_owned(),
         content_type: None,

@@ -1,21 +1,38 @@
 //! Connecting to a holder that has one or two addresses.
 
 use super::RetrieverConfig;
-use crate::sockets;
+use crate::{sockets, tls};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+/// A connection to a holder, ready for HTTP.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
 
 /// Connects to the first of `addresses` that answers: the second one starts when the first has failed or after the
-/// stagger, whichever is earlier. Each has the connect timeout.
+/// stagger, whichever is earlier. Each has the connect timeout. With
+/// `certificate`, the digest of one, an answer is a TLS handshake that shows it; nothing else was sent before.
 pub(super) async fn connect(
     addresses: &[SocketAddr],
+    certificate: Option<[u8; 32]>,
     config: &RetrieverConfig,
-) -> io::Result<(TcpStream, SocketAddr)> {
+) -> io::Result<(Stream, SocketAddr)> {
     let one = |address: SocketAddr| async move {
-        let stream = timeout(config.connect_timeout, sockets::connect(address)).await;
+        let connecting = async {
+            let stream = sockets::connect(address).await?;
+            match certificate {
+                None => Ok(Stream::Plain(stream)),
+                Some(digest) => Ok(Stream::Tls(Box::new(tls::connect(stream, digest).await?))),
+            }
+        };
+        let stream = timeout(config.connect_timeout, connecting).await;
         stream.unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into())).map(|stream| (stream, address))
     };
     let (first, second) = match *addresses {
@@ -73,10 +90,10 @@ mod tests {
         let (_socket, silent, _fill) = black_hole().await;
         let listener = sockets::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let good = listener.local_addr().unwrap();
-        assert_eq!(connect(&[silent, good], &config).await.unwrap().1, good);
-        assert_eq!(connect(&[good, silent], &config).await.unwrap().1, good);
+        assert_eq!(connect(&[silent, good], None, &config).await.unwrap().1, good);
+        assert_eq!(connect(&[good, silent], None, &config).await.unwrap().1, good);
         let bad = refused().await;
-        assert_eq!(connect(&[bad, good], &config).await.unwrap().1, good);
+        assert_eq!(connect(&[bad, good], None, &config).await.unwrap().1, good);
     }
 
     #[tokio::test]
@@ -87,10 +104,10 @@ mod tests {
             ..RetrieverConfig::default()
         };
         let (_socket, silent, _fill) = black_hole().await;
-        let error = connect(&[silent], &config).await.unwrap_err();
+        let error = connect(&[silent], None, &config).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        let error = connect(&[silent, refused().await], &config).await.unwrap_err();
+        let error = connect(&[silent, refused().await], None, &config).await.unwrap_err();
         assert!(matches!(error.kind(), io::ErrorKind::TimedOut | io::ErrorKind::ConnectionRefused));
-        assert_eq!(connect(&[], &config).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(connect(&[], None, &config).await.unwrap_err().kind(), io::ErrorKind::InvalidInput);
     }
 }

@@ -1,7 +1,7 @@
 //! One proven request to a holder and its proven answer.
 
 use super::Shared;
-use super::connect::connect;
+use super::connect::{Stream, connect};
 use super::pool::Connection;
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind, code_of_status};
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncWrite};
 use zipline_protocol::data::{DataRequest, Operation};
 use zipline_protocol::{BootId, KeyId, LeaseId, PayloadId, Record, header};
 use zipline_seal::{SignedRequest, new_nonce};
@@ -29,6 +30,8 @@ const PROBLEM_MAX: usize = 4 * 1024;
 #[derive(Debug, Clone)]
 pub(super) struct Holder {
     pub(super) addresses: Vec<SocketAddr>,
+    /// Digest of the certificate it shows; `None`: it speaks plain.
+    pub(super) certificate: Option<[u8; 32]>,
     pub(super) boot: BootId,
     pub(super) payload: PayloadId,
     pub(super) lease: LeaseId,
@@ -36,7 +39,13 @@ pub(super) struct Holder {
 
 impl Holder {
     pub(super) fn of(record: &Record, lease: LeaseId) -> Self {
-        Self { addresses: record.addresses.clone(), boot: record.boot, payload: record.payload, lease }
+        Self {
+            addresses: record.addresses.clone(),
+            certificate: record.certificate,
+            boot: record.boot,
+            payload: record.payload,
+            lease,
+        }
     }
 
     /// The same payload under another lease.
@@ -77,22 +86,36 @@ pub(super) async fn checkout(
     fresh: bool,
 ) -> Result<(Connection, bool), ExchangeError> {
     if !fresh {
-        while let Some(mut connection) = shared.pool.take(&holder.addresses) {
+        while let Some(mut connection) = shared.pool.take(&holder.addresses, holder.certificate) {
             if connection.sender.ready().await.is_ok() {
                 return Ok((connection, true));
             }
         }
     }
-    let (stream, address) = connect(&holder.addresses, &shared.config).await.map_err(|error| {
+    let certificate = holder.certificate;
+    let connected = connect(&holder.addresses, certificate, &shared.config).await;
+    let (stream, address) = connected.map_err(|error| {
         let kind = Kind::Connect { addresses: holder.addresses.clone() };
         ExchangeError::Final(RetrieveError::new(kind).with_source(error))
     })?;
+    let sender = match stream {
+        Stream::Plain(stream) => drive(shared, stream).await,
+        Stream::Tls(stream) => drive(shared, stream).await,
+    };
+    let sender = sender.map_err(ExchangeError::Broken)?;
+    Ok((Connection { sender, address, certificate }, false))
+}
+
+/// Speaks HTTP over `stream`, as a task.
+async fn drive<T>(shared: &Shared, stream: T) -> hyper::Result<http1::SendRequest<Empty<Bytes>>>
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let handshake = http1::Builder::new()
         .max_header_size(SECTION_MAX)
         .max_headers(FIELDS_MAX)
-        .handshake(TokioIo::new(stream))
-        .await;
-    let (sender, driver) = handshake.map_err(ExchangeError::Broken)?;
+        .handshake(TokioIo::new(stream));
+    let (sender, driver) = handshake.await?;
     let (stop, pool) = (shared.tasks.token(), Arc::clone(&shared.pool));
     drop(shared.tasks.spawn("retrieval connection", async move {
         let mut driver = pin!(driver);
@@ -108,7 +131,7 @@ pub(super) async fn checkout(
             tracing::debug!(%error, "retrieval connection broke");
         }
     }));
-    Ok((Connection { sender, address }, false))
+    Ok(sender)
 }
 
 /// Sends one request over `connection`. An answer that refuses becomes an error, if it is proven, and the connection goes
@@ -131,7 +154,14 @@ pub(super) async fn send(
     };
     let signed = shared.keyring.sign_request(operation, &mut asked).map_err(|_| Kind::NoKey)?;
     let request = build(operation, connection.address, &signed);
-    let response = connection.sender.send_request(request).await.map_err(ExchangeError::Broken)?;
+    let response = connection.sender.send_request(request).await.map_err(|error| {
+        if error.is_parse() {
+            // Whoever answers does not speak HTTP: a port with TLS, to which this is no connection.
+            let kind = Kind::Connect { addresses: holder.addresses.clone() };
+            return ExchangeError::Final(RetrieveError::new(kind).with_source(error));
+        }
+        ExchangeError::Broken(error)
+    })?;
     let status = response.status().as_u16();
     let length = match proven_length(&signed, &response) {
         Ok(length) => length,

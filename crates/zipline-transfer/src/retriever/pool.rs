@@ -15,7 +15,12 @@ use tokio::time::Instant;
 pub(super) struct Connection {
     pub(super) sender: SendRequest<Empty<Bytes>>,
     pub(super) address: SocketAddr,
+    /// Digest of the certificate that the holder has shown; `None`: plain.
+    pub(super) certificate: Option<[u8; 32]>,
 }
+
+/// What a connection must have in common with a reference to be used for it.
+type Door = (SocketAddr, Option<[u8; 32]>);
 
 #[derive(Debug)]
 struct Idle {
@@ -23,11 +28,11 @@ struct Idle {
     since: Instant,
 }
 
-/// Idle connections by address, the last used one first. When full, a returned connection is closed.
+/// Idle connections by address and certificate, the last used one first. When full, a returned connection is closed.
 #[derive(Debug)]
 pub(super) struct Pool {
     /// `None` once closed.
-    idle: Mutex<Option<HashMap<SocketAddr, VecDeque<Idle>>>>,
+    idle: Mutex<Option<HashMap<Door, VecDeque<Idle>>>>,
     max_per_address: usize,
     max: usize,
     timeout: Duration,
@@ -43,18 +48,18 @@ impl Pool {
         }
     }
 
-    /// A connection to any of `addresses` that looks alive.
-    pub(super) fn take(&self, addresses: &[SocketAddr]) -> Option<Connection> {
+    /// A connection to any of `addresses` that looks alive and has shown `certificate`.
+    pub(super) fn take(&self, addresses: &[SocketAddr], certificate: Option<[u8; 32]>) -> Option<Connection> {
         let mut idle = self.idle.lock();
         let all = idle.as_mut()?;
         for address in addresses {
-            let Some(idle) = all.get_mut(address) else { continue };
+            let Some(idle) = all.get_mut(&(*address, certificate)) else { continue };
             while let Some(Idle { connection, since }) = idle.pop_back() {
                 if since.elapsed() < self.timeout && !connection.sender.is_closed() {
                     return Some(connection);
                 }
             }
-            all.remove(address);
+            all.remove(&(*address, certificate));
         }
         None
     }
@@ -76,7 +81,7 @@ impl Pool {
                 return;
             }
         }
-        let idle = all.entry(connection.address).or_default();
+        let idle = all.entry((connection.address, connection.certificate)).or_default();
         if idle.len() < self.max_per_address {
             idle.push_back(Idle { connection, since: Instant::now() });
         }

@@ -9,3 +9,4 @@ mod resume;
 mod rig;
 mod round_trip;
 mod tampering;
+mod tls;

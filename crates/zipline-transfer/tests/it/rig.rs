@@ -8,8 +8,8 @@ use zipline_protocol::{BootId, PayloadId, Record, ReferenceKind, Retrievals};
 use zipline_runtime::Tasks;
 use zipline_seal::{Keyring, KeyringUpdate, Secret, TenantKey, new_boot_id, new_payload_id};
 use zipline_transfer::{
-    DataPort, DataPortConfig, DataPortMonitor, Retrieval, RetrieveError, RetrieveOptions, Retriever,
-    RetrieverConfig,
+    DataCertificate, DataPort, DataPortConfig, DataPortMonitor, Retrieval, RetrieveError, RetrieveOptions,
+    Retriever, RetrieverConfig,
 };
 
 pub(crate) const MIB: usize = 1024 * 1024;
@@ -21,6 +21,7 @@ pub(crate) struct Rig {
     pub(crate) store: Store,
     pub(crate) keyring: Keyring,
     pub(crate) boot: BootId,
+    pub(crate) certificate: Option<[u8; 32]>,
     pub(crate) address: SocketAddr,
     pub(crate) monitor: DataPortMonitor,
     pub(crate) tasks: Tasks,
@@ -43,17 +44,23 @@ impl Rig {
         Self::with(|_| {})
     }
 
+    /// The same, but its port speaks TLS.
+    pub(crate) fn with_tls() -> Self {
+        Self::with(|config| config.certificate = Some(DataCertificate::generate().unwrap()))
+    }
+
     pub(crate) fn with(change: impl FnOnce(&mut DataPortConfig)) -> Self {
         let digest_max_bytes = DIGEST_MAX_BYTES;
         let store = Store::new(StoreConfig { digest_max_bytes, ..StoreConfig::with_budget(64 << 20) });
         let (keyring, boot, tasks) = (keyring(1), new_boot_id(), Tasks::new());
         let mut config = DataPortConfig::new("127.0.0.1:0".parse().unwrap(), boot);
         change(&mut config);
+        let certificate = config.certificate.as_ref().map(DataCertificate::digest);
         let port = DataPort::bind(config, keyring.clone(), store.clone()).unwrap();
         let (address, monitor) = (port.local_addr(), port.monitor());
         drop(tasks.spawn("expiry", store.run_expiry()));
         drop(tasks.spawn("port", port.run(tasks.child())));
-        Self { store, keyring, boot, address, monitor, tasks }
+        Self { store, keyring, boot, certificate, address, monitor, tasks }
     }
 
     pub(crate) fn spec(length: Option<u64>) -> Spec {
@@ -80,6 +87,7 @@ impl Rig {
             retrievals: Retrievals::Limited(5),
             digest: None,
             binding: None,
+            certificate: self.certificate,
             zone: String::new(),
             tenant: "default".to_owned(),
             content_type: None,

@@ -41,6 +41,8 @@ pub struct EngineConfig {
     pub in_flight_bytes: Option<u64>,
     /// Longest payload that carries a digest, in bytes; none: the queue-proxy's default.
     pub digest_max_bytes: Option<u64>,
+    /// Whether data ports speak TLS.
+    pub data_tls: bool,
     /// How long a function may take from its start until it is ready.
     pub ready_timeout: Duration,
     /// How long requests and retrievals in flight may take to end at the end.
@@ -67,6 +69,7 @@ impl EngineConfig {
             budget_bytes: BUDGET_DEFAULT,
             in_flight_bytes: None,
             digest_max_bytes: None,
+            data_tls: false,
             ready_timeout: READY_TIMEOUT_DEFAULT,
             grace: GRACE_DEFAULT,
             held_max: HELD_MAX_DEFAULT,

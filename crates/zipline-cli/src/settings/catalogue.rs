@@ -35,6 +35,7 @@ pub(crate) const CATALOGUE: &[Setting] = &[
         "Memory of each instance for payloads on their way to its function",
     ),
     setting("digest-max", "SIZE", "64KiB", "Payloads up to this size carry a SHA-256"),
+    setting("data-tls", "BOOL", "false", "Whether payloads travel between instances by TLS 1.3"),
     setting(
         "proxy-env",
         "BOOL",

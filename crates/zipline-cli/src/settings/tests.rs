@@ -19,6 +19,10 @@ fn file(text: &str) -> FileValues {
     FileValues::parse(Path::new("zipline.toml"), text).unwrap()
 }
 
+fn programs() -> zipline_engine::Programs {
+    zipline_engine::Programs { zipline: "z".into(), queue_proxy: "q".into() }
+}
+
 fn found<'a>(resolved: &'a [Resolved], key: &str) -> (&'a str, &'a Origin) {
     let found = resolved.iter().find(|resolved| resolved.key == key).unwrap();
     (&found.value, &found.origin)
@@ -29,7 +33,8 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
     let flags = [("budget", "1GiB".to_owned())];
     let environment =
         environment(&[("ZIPLINE_UP_BUDGET", "2GiB"), ("ZIPLINE_UP_GRACE", "2s"), ("ZIPLINE_TOKEN", "x")]);
-    let file = file("[up]\nbudget = \"3GiB\"\ngrace = \"3s\"\nheld-max = 3\nproxy-env = false\n");
+    let file =
+        file("[up]\nbudget = \"3GiB\"\ngrace = \"3s\"\nheld-max = 3\nproxy-env = false\ndata-tls = true\n");
     let resolved = resolve(&flags, &environment, &file).unwrap();
     assert_eq!(found(&resolved, "budget"), ("1GiB", &Origin::Flag("budget")));
     assert_eq!(found(&resolved, "grace"), ("2s", &Origin::Variable("ZIPLINE_UP_GRACE".into())));
@@ -38,7 +43,8 @@ fn flags_win_over_variables_over_the_file_over_defaults() {
     let settings = Settings::parse(&resolved).unwrap();
     assert_eq!(settings.budget_bytes, 1 << 30);
     assert_eq!(settings.grace, Duration::from_secs(2));
-    assert_eq!((settings.held_max, settings.proxy_env), (3, false));
+    assert_eq!((settings.held_max, settings.proxy_env, settings.data_tls), (3, false, true));
+    assert!(settings.engine("/s".into(), programs(), Vec::new()).data_tls);
 }
 
 #[test]
@@ -46,10 +52,10 @@ fn every_default_is_understood_and_is_the_engines() {
     let resolved = resolve(&[], &Environment::default(), &FileValues::default()).unwrap();
     assert_eq!(resolved.len(), CATALOGUE.len());
     let settings = Settings::parse(&resolved).unwrap();
-    let programs = zipline_engine::Programs { zipline: "z".into(), queue_proxy: "q".into() };
-    let engine = zipline_engine::EngineConfig::new("/tmp/state".into(), programs);
+    let engine = zipline_engine::EngineConfig::new("/tmp/state".into(), programs());
     assert_eq!(settings.gateway, engine.listen);
     assert_eq!(settings.mode, engine.mode);
+    assert_eq!(settings.data_tls, engine.data_tls);
     assert_eq!(settings.proxy_env, engine.proxy_env);
     assert_eq!(settings.instance_uids, engine.instance_uids);
     assert_eq!(found(&resolved, "threshold").0, show_size(engine.threshold_bytes));

@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) budget_bytes: u64,
     pub(crate) in_flight_bytes: u64,
     pub(crate) digest_max_bytes: u64,
+    pub(crate) data_tls: bool,
     pub(crate) proxy_env: bool,
     pub(crate) instance_uids: InstanceUids,
     pub(crate) ready_timeout: Duration,
@@ -112,6 +113,7 @@ impl Settings {
         let budget = reader.size("budget", segment);
         let in_flight = reader.size("in-flight", segment);
         let digest_max = reader.size("digest-max", 0);
+        let data_tls = reader.word("data-tls", &[("true", true), ("false", false)]);
         let proxy_env = reader.word("proxy-env", &[("true", true), ("false", false)]);
         let uids = reader.word(
             "instance-uids",
@@ -132,6 +134,7 @@ impl Settings {
             budget_bytes: budget?,
             in_flight_bytes: in_flight?,
             digest_max_bytes: digest_max?,
+            data_tls: data_tls?,
             proxy_env: proxy_env?,
             instance_uids: uids?,
             ready_timeout: ready_timeout?,
@@ -159,6 +162,7 @@ impl Settings {
         config.budget_bytes = self.budget_bytes;
         config.in_flight_bytes = Some(self.in_flight_bytes);
         config.digest_max_bytes = Some(self.digest_max_bytes);
+        config.data_tls = self.data_tls;
         config.ready_timeout = self.ready_timeout;
         config.grace = self.grace;
         config.held_max = self.held_max;

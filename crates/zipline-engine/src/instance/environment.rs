@@ -171,6 +171,7 @@ pub(crate) fn of_queue_proxy(config: &EngineConfig, proxy: &QueueProxy<'_>) -> E
     if let Some(bytes) = config.digest_max_bytes {
         set("ZIPLINE_DIGEST_MAX_BYTES", bytes.to_string().into());
     }
+    set("ZIPLINE_DATA_TLS", if config.data_tls { "on" } else { "off" }.into());
     set("ZIPLINE_GATEWAY", proxy.gateway.to_string().into());
     set("ZIPLINE_TOKEN", proxy.token.into());
     set("ZIPLINE_SOCKET", proxy.socket.into());
@@ -228,6 +229,23 @@ spec:
     #[test]
     fn command_lines_expand_as_in_kubernetes() {
         assert_eq!(words(&manifest(), 4000), ["app.py", "--listen=4000", "$(PORT)", "$(NOBODY)", "5$"]);
+    }
+
+    #[test]
+    fn queue_proxies_are_told_whether_to_speak_tls() {
+        let proxy = QueueProxy {
+            namespace: "default",
+            function: None,
+            instance: "guest",
+            socket: Path::new("/run/s"),
+            token: "secret",
+            gateway: "127.0.0.1:8080".parse().unwrap(),
+        };
+        for (data_tls, word) in [(false, "off"), (true, "on")] {
+            let config = EngineConfig { data_tls, ..config() };
+            let env = of_queue_proxy(&config, &proxy);
+            assert_eq!(lookup(&env, "ZIPLINE_DATA_TLS").unwrap(), word);
+        }
     }
 
     #[test]

@@ -12,14 +12,12 @@ use anyhow::Result;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version};
-use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use crate::body::{self, AnyBody, BodyError};
 use crate::owner::Spawner;
@@ -118,20 +116,16 @@ async fn try_forward(
     request.headers_mut().remove(TRANSFER_ENCODING);
     let stream = TcpStream::connect(target).await?;
     stream.set_nodelay(true)?;
-    let mut driver = JoinSet::new();
+    // The connection lives on after an early answer, since the rest of the request may still be on its way; it ends
+    // with its last use.
     let mut response = if request.version() == Version::HTTP_2 {
         let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
             .initial_stream_window_size(1 << 20)
             .max_header_list_size(1 << 20)
             .handshake(TokioIo::new(stream))
             .await?;
-        driver.spawn(async { drop(connection.await) });
-        let response = sender.send_request(request).await?;
-        driver.spawn(async move {
-            let _open = sender;
-            std::future::pending().await
-        });
-        response
+        spawner.spawn(async { drop(connection.await) });
+        sender.send_request(request).await?
     } else {
         if let Some(authority) = request.uri().authority().cloned() {
             let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
@@ -143,14 +137,13 @@ async fn try_forward(
             .max_buf_size(1 << 20)
             .handshake(TokioIo::new(stream))
             .await?;
-        driver.spawn(async { drop(connection.with_upgrades().await) });
+        spawner.spawn(async { drop(connection.with_upgrades().await) });
         sender.send_request(request).await?
     };
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if let Some(from_client) = from_client {
             let from_target = hyper::upgrade::on(&mut response);
             spawner.spawn(async move {
-                let _driver = driver;
                 if let (Ok(client), Ok(target)) = (from_client.await, from_target.await) {
                     let (mut client, mut target) = (TokioIo::new(client), TokioIo::new(target));
                     drop(tokio::io::copy_bidirectional(&mut client, &mut target).await);
@@ -161,33 +154,7 @@ async fn try_forward(
     }
     response.headers_mut().remove(CONNECTION);
     response.headers_mut().remove(TRANSFER_ENCODING);
-    Ok(response.map(|inner| Driven { inner, _driver: driver }.map_err(BodyError::new).boxed_unsync()))
-}
-
-/// A response body that keeps its connection running.
-struct Driven {
-    inner: Incoming,
-    _driver: JoinSet<()>,
-}
-
-impl Body for Driven {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
+    Ok(response.map(|inner| inner.map_err(BodyError::new).boxed_unsync()))
 }
 
 struct Counted {

@@ -81,6 +81,8 @@ struct Shared {
     struck: AtomicU64,
     passed_bytes: AtomicU64,
     connections: AtomicU64,
+    /// What came from the target, if it is to be kept.
+    recorded: Mutex<Option<Vec<u8>>>,
     changed: watch::Sender<()>,
 }
 
@@ -128,6 +130,7 @@ impl Relay {
             struck: AtomicU64::new(0),
             passed_bytes: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            recorded: Mutex::new(None),
             changed: watch::Sender::new(()),
         });
         let (spawner, state) = (owner.spawner(), Arc::clone(&shared));
@@ -164,6 +167,17 @@ impl Relay {
             }
         }
         self.shared.changed.send_replace(());
+    }
+
+    /// Keeps all bytes that come from the target from now on: for payloads small enough to be kept.
+    pub fn record(&self) {
+        *self.shared.recorded.lock() = Some(Vec::new());
+    }
+
+    /// The bytes kept so far, in the order of their arrival, whatever connection they came on.
+    #[must_use]
+    pub fn recorded(&self) -> Vec<u8> {
+        self.shared.recorded.lock().clone().unwrap_or_default()
     }
 
     /// How often the last rule struck.
@@ -230,6 +244,11 @@ async fn pump(
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
             Err(_) => return Some(Fault::Reset),
         };
+        if direction == Direction::FromTarget
+            && let Some(recorded) = &mut *shared.recorded.lock()
+        {
+            recorded.extend_from_slice(&buffer[..length]);
+        }
         let mut sent = 0;
         let mut changed = shared.changed.subscribe();
         if let Some((fault, room)) = shared.strike(direction, &mut count, length) {

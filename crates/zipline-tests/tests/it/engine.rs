@@ -163,6 +163,10 @@ async fn a_crashed_instance_is_started_again() -> Result<()> {
         // What runs fails cleanly, and once only: nobody could know how far it came.
         let reply = engine.get("frail", "/exit").await?;
         ensure!(reply.status == 502, "{} {}", reply.status, reply.text());
+        wait::until("the crash to be noticed", || async {
+            Ok((engine.function("frail").await?["failures"].as_u64() >= Some(failures)).then_some(()))
+        })
+        .await?;
         let after =
             engine.call(Protocol::Http1, Method::POST, "frail", "/sha256").send(engine.gateway).await?;
         ensure!(after.status == 200, "{} {}", after.status, after.text());

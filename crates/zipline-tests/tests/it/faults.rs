@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use futures_util::{StreamExt, stream};
 use http::Method;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use zipline_testkit::client::{Call, Protocol, Reply};
 use zipline_testkit::function::BodyEnd;
@@ -326,28 +327,26 @@ async fn the_holder_of_a_request_is_stopped() -> Result<()> {
     at_every_offset("holder of a request stopped", &OFFSETS, |offset| async move {
         let pair = Pair::start_in_turn(|_| {}).await?;
         let (id, call) = pair.invoke(Protocol::Http1, "/sha256");
-        let mut call = Box::pin(call.pattern(4, LENGTH, true).send(pair.sender.api()));
-        let seen = async {
-            // What the receiver makes of it: nothing runs, or a run that was aborted, and nothing in flight.
-            tokio::select! {
-                reply = &mut call => anyhow::bail!("an answer from a stopped process: {reply:?}"),
-                settled = pair.receiver.holds_nothing() => settled.map(drop),
-            }
-        };
-        let stop = async || {
-            pair.sender.stop()?;
-            Ok(())
+        let mut calls = JoinSet::new();
+        calls.spawn(call.pattern(4, LENGTH, true).send(pair.sender.api()));
+        // What the receiver makes of it: nothing runs, or a run that was aborted, and nothing in flight.
+        let settled = async {
+            zipline_testkit::wait::until("the transfer", || async {
+                Ok((pair.relay.struck() > 0).then_some(()))
+            })
+            .await?;
+            pair.receiver.holds_nothing().await
         };
         let (settled, took) =
-            Box::pin(strike(&pair.relay, offset, wait_for_strike(&pair, seen), stop)).await?;
-        settled?;
+            Box::pin(strike(&pair.relay, offset, settled, async || pair.sender.stop())).await?;
+        settled.with_context(|| pair.receiver.process.log())?;
         pair.sender.go_on()?;
-        let (reply, _) = bounded(call).await?;
+        let (reply, _) = bounded(calls.join_next()).await?;
+        let reply = reply.context("a call")???;
         let sha256 = pattern::sha256(4, LENGTH);
         if let Some(run) = check::ran_at_most_once(&pair.function.runs, &id, &sha256)? {
             ensure!(run.end != BodyEnd::Unread, "{run:?}");
         }
-        let reply = reply?;
         if reply.status == 200 {
             check::succeeded(&reply)?;
             ensure!(reply.json()?["sha256"] == sha256, "{}", reply.text());
@@ -358,19 +357,6 @@ async fn the_holder_of_a_request_is_stopped() -> Result<()> {
         Ok(took)
     })
     .await
-}
-
-/// The receiver holds nothing before the transfer reached it, which is not what is waited for.
-async fn wait_for_strike<T>(pair: &Pair, then: impl Future<Output = Result<T>>) -> Result<T> {
-    let begun = zipline_testkit::wait::until("the transfer", || async {
-        Ok((pair.relay.struck() > 0).then_some(()))
-    });
-    let mut then = std::pin::pin!(then);
-    tokio::select! {
-        begun = begun => begun?,
-        early = &mut then => return early,
-    }
-    then.await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,3 +15,4 @@ mod openapi;
 mod references;
 mod sizes;
 mod takeaway;
+mod tls;

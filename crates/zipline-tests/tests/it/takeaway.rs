@@ -16,10 +16,7 @@ async fn taken_away(protocol: Protocol, manners: Manners) -> Result<(Pair, Stock
     let (id, reply) = exchange(&pair, protocol).await?;
     check::answered(&reply, 5, 1000)?;
     check::arrived(&pair.function.runs, &id, 4, UP)?;
-    ensure!(
-        pair.sender.status().await?.count("sent", "request", "network") == 1,
-        "the first one was not deferred"
-    );
+    deferred_so_far(&pair, 1).await?;
     let stock = StockProxy::start(pair.function.address, manners).await?;
     pair.gateway.route(RECEIVER, stock.address);
     Ok((pair, stock))

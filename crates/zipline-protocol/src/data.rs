@@ -17,11 +17,13 @@ pub enum Operation {
     Acknowledge,
     /// The lease is given up.
     Cancel,
+    /// The receiver lives, though its consumer may take no bytes now.
+    Alive,
 }
 
 impl Operation {
     /// Every operation.
-    pub const ALL: [Self; 3] = [Self::Retrieve, Self::Acknowledge, Self::Cancel];
+    pub const ALL: [Self; 4] = [Self::Retrieve, Self::Acknowledge, Self::Cancel, Self::Alive];
 
     /// Its word in proofs.
     pub const fn as_str(self) -> &'static str {
@@ -29,6 +31,7 @@ impl Operation {
             Self::Retrieve => "retrieve",
             Self::Acknowledge => "acknowledge",
             Self::Cancel => "cancel",
+            Self::Alive => "alive",
         }
     }
 
@@ -38,6 +41,7 @@ impl Operation {
             Self::Retrieve => "/v1/retrieve",
             Self::Acknowledge => "/v1/acknowledge",
             Self::Cancel => "/v1/cancel",
+            Self::Alive => "/v1/alive",
         }
     }
 }

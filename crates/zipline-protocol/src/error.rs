@@ -126,7 +126,10 @@ mod tests {
             assert_eq!(ErrorCode::parse(code.as_str()), Some(*code));
             assert_ne!(code.caller_status(), 503, "ingresses retry 503");
             assert!(matches!(code.caller_status(), 502 | 504));
-            assert!(code.grpc_status() != 14 || *code == ErrorCode::Draining, "gRPC clients retry UNAVAILABLE");
+            assert!(
+                code.grpc_status() != 14 || *code == ErrorCode::Draining,
+                "gRPC clients retry UNAVAILABLE"
+            );
         }
         assert_eq!(ErrorCode::parse("nothing"), None);
     }

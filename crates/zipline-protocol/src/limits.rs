@@ -16,6 +16,8 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
 /// Longest silence of a data port, reconnecting included.
 pub const PROGRESS_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often a receiver shows life while a retrieval runs.
+pub const ALIVE_EVERY: Duration = Duration::from_secs(1);
 /// Set on both ends of data connections.
 pub const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longest wait for a key id that is not there yet.

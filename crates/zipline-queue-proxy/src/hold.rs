@@ -8,7 +8,7 @@ use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 use zipline_buffer::{PayloadGuard, PayloadReader, PayloadWriter, Settled, Spec, WriteError};
 use zipline_http::Body;
-use zipline_protocol::limits::CONTENT_TYPE_MAX;
+use zipline_protocol::limits::{CONTENT_TYPE_MAX, PROGRESS_TIMEOUT};
 use zipline_protocol::{
     FunctionName, InlineReason, Nonce, Record, ReferenceKind, ReferenceText, Retrievals, Way,
 };
@@ -119,6 +119,16 @@ impl Held {
     /// Resolves when the receiver has it, gave it up, or it is lost.
     pub(crate) fn settled(&self) -> impl Future<Output = Settled> + Send + 'static {
         self.guard.settled()
+    }
+
+    /// Whether the receiver has proven that it opened the reference.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.proven.load(Ordering::Relaxed)
+    }
+
+    /// Resolves when its receiver has fallen silent in the middle of the transfer.
+    pub(crate) fn abandoned(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.guard.abandoned(PROGRESS_TIMEOUT)
     }
 
     /// Reads it here from its first byte; `None` once that has left the window.

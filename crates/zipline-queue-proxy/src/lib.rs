@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod capability;
 pub mod config;
 pub mod control;
+mod cut;
 pub mod edges;
 mod failure;
 mod forward;

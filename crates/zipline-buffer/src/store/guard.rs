@@ -3,6 +3,9 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::sleep;
 
 use zipline_protocol::PayloadId;
 
@@ -59,6 +62,27 @@ impl PayloadGuard {
                     return *settled;
                 }
                 changed.await;
+            }
+        }
+    }
+
+    /// Resolves when a receiver that took a lease has shown no life for `after`, neither by taking bytes nor otherwise, and
+    /// has not acknowledged. Bytes that are not written yet are no silence of the receiver's.
+    ///
+    /// # Cancel safety
+    /// Yes; it can be called any number of times.
+    pub fn abandoned(&self, after: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let (shared, id) = (Arc::clone(&self.shared), self.id);
+        async move {
+            loop {
+                let quiet =
+                    shared.with(|state, now| Some(now.saturating_sub(state.ledger.quiet_since(&id)?)));
+                match quiet {
+                    Some(quiet) if quiet >= after => return,
+                    Some(quiet) => sleep(after - quiet).await,
+                    // Nobody has a lease yet, so nobody can fall silent sooner than this.
+                    None => sleep(after / 4).await,
+                }
             }
         }
     }

@@ -303,6 +303,14 @@ impl Store {
         self.shared.with(|state, now| state.ledger.cancel_lease(now, payload, LeaseKey::Remote(*lease)))
     }
 
+    /// The receiver of a lease lives, though it may take no bytes now.
+    ///
+    /// # Errors
+    /// [`AckError`]: the lease is not known (any more).
+    pub fn alive(&self, payload: &PayloadId, lease: &LeaseId) -> Result<(), AckError> {
+        self.shared.with(|state, now| state.ledger.alive(now, payload, LeaseKey::Remote(*lease)))
+    }
+
     /// Frees a payload; its readers end. Releasing a spent one changes nothing.
     ///
     /// # Errors

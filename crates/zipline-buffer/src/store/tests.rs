@@ -712,3 +712,43 @@ async fn many_payloads_at_once_keep_the_budget() {
     }
     assert_empty(&store);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_is_missed_only_once_it_has_shown_no_life() {
+    let store = store(4 * MIB, MIB);
+    let limit = Duration::from_secs(3);
+    let missed = async |guard: &PayloadGuard| {
+        tokio::time::timeout(Duration::from_secs(60), guard.abandoned(limit)).await.is_ok()
+    };
+    // Nobody has come yet.
+    let guard = filled(&store, request(1, None), &pattern(10)).await;
+    assert!(!missed(&guard).await);
+    // It takes no bytes, but lives.
+    let mut reader = store.lease(lease_of(1, 1, 0)).await.unwrap();
+    let lease = LeaseId::from_bytes([1; 16]);
+    let mut lost = std::pin::pin!(guard.abandoned(limit));
+    for _ in 0..20 {
+        assert!(tokio::time::timeout(Duration::from_secs(1), lost.as_mut()).await.is_err());
+        store.alive(&id(1), &lease).unwrap();
+    }
+    let last = Instant::now();
+    lost.await;
+    assert_eq!(last.elapsed(), limit);
+    // Its lease has lapsed, so it takes it anew. Taking bytes is life, and whoever has acknowledged owes none.
+    assert!(reader.next().await.unwrap().is_err());
+    let mut reader = store.lease(lease_of(1, 1, 0)).await.unwrap();
+    reader.next().await.unwrap().unwrap();
+    let taken = Instant::now();
+    guard.abandoned(limit).await;
+    assert_eq!(taken.elapsed(), limit);
+    store.acknowledge(&id(1), &lease).unwrap();
+    assert!(!missed(&guard).await);
+    // A sender that pauses is not its receiver's silence.
+    let (mut writer, growing) = store.begin(request(2, None)).await.unwrap();
+    writer.write(Bytes::from_static(b"first")).await.unwrap();
+    let mut reader = store.lease(lease_of(2, 2, 0)).await.unwrap();
+    reader.next().await.unwrap().unwrap();
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { reader.next().await });
+    assert!(!missed(&growing).await);
+}

@@ -102,7 +102,13 @@ fn defer(parts: &mut response::Parts, held: Held) -> Body {
         parts.headers.insert(header::CACHE_CONTROL, own);
     }
     let line = Bytes::from(format!("{}\n", held.reference.as_str()));
-    let settled = Box::pin(held.settled());
+    let (settled, abandoned) = (held.settled(), held.abandoned());
+    let settled = Box::pin(async move {
+        tokio::select! {
+            settled = settled => settled,
+            () = abandoned => Settled::Lost,
+        }
+    });
     Body::wrap(ReferenceBody { line: Some(line), settled, _held: held })
 }
 

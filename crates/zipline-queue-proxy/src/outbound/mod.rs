@@ -13,7 +13,7 @@ use std::sync::Arc;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, request};
 use zipline_http::{Body, Protocol, Target};
-use zipline_protocol::limits::REFERENCE_MAX;
+use zipline_protocol::limits::{PROGRESS_TIMEOUT, REFERENCE_MAX};
 use zipline_protocol::{
     ErrorCode, FunctionName, InlineReason, Mode, Nonce, REFERENCE_MEDIA_TYPE, ReferenceKind, Way,
 };
@@ -171,7 +171,10 @@ impl Call {
 
     async fn deferred(self, parts: request::Parts, held: Held) -> Result<Response<Body>, Failure> {
         let wire = defer(&parts, &held);
-        let response = self.send(wire, Body::full(held.reference.as_str().to_owned())).await?;
+        let response = tokio::select! {
+            response = self.send(wire, Body::full(held.reference.as_str().to_owned())) => response?,
+            () = held.abandoned() => return Err(Failure::caller(ErrorCode::UpstreamFailed, self.silent())),
+        };
         let reason = match verdict::judge(&self.shared, held.id(), response).await {
             Verdict::Opened(response) => {
                 held.proven();
@@ -219,6 +222,14 @@ impl Call {
     async fn send(&self, parts: request::Parts, body: Body) -> Result<Response<Body>, Failure> {
         let sent = self.shared.client.send(&self.target, Request::from_parts(parts, body)).await;
         sent.map_err(|error| Failure::upstream(&format!("invoking {}", self.function), &error))
+    }
+
+    fn silent(&self) -> String {
+        format!(
+            "the receiver of {} fell silent for {} s while it retrieved the payload; the function may have run",
+            self.function,
+            PROGRESS_TIMEOUT.as_secs()
+        )
     }
 
     fn learn(&self, response: &Response<Body>) {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Response};
 use tokio::time::timeout;
-use zipline_http::Body;
+use zipline_http::{Body, BodyError, BodyErrorKind};
 use zipline_protocol::limits::{PROGRESS_TIMEOUT, REFERENCE_MAX};
 use zipline_protocol::{ErrorCode, Record, ReferenceKind, ReferenceText, Way, header};
 
 use super::Call;
+use crate::cut;
 use crate::edges::Direction;
 use crate::failure::Failure;
 use crate::headers;
@@ -31,7 +32,19 @@ pub(super) async fn receive(
     }
     let (mut parts, body) = response.into_parts();
     headers::strip_response(&mut parts.headers);
+    // A payload that was sent again inline has nobody left who would show life.
+    let silent = held.as_ref().filter(|held| held.is_proven()).map(Held::abandoned);
     let body = watch(body, held, record(&call, Way::Inline));
+    let body = match silent {
+        Some(silent) => cut::off(body, async move {
+            silent.await;
+            BodyError::new(
+                BodyErrorKind::Upstream,
+                "the receiver fell silent while it retrieved the request's payload",
+            )
+        }),
+        None => body,
+    };
     Ok(Response::from_parts(parts, body))
 }
 

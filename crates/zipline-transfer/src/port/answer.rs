@@ -61,6 +61,7 @@ pub(super) async fn answer(
         }
         Operation::Acknowledge => shared.store.acknowledge(&asked.payload, &asked.lease),
         Operation::Cancel => shared.store.cancel(&asked.payload, &asked.lease),
+        Operation::Alive => shared.store.alive(&asked.payload, &asked.lease),
     };
     match done {
         Ok(()) => {

@@ -36,7 +36,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use zipline_protocol::data::Operation;
+use zipline_protocol::limits::ALIVE_EVERY;
 use zipline_protocol::{LeaseId, Record, header};
+use zipline_runtime::AbortOnDrop;
 use zipline_seal::SignedRequest;
 
 /// A connection that brought fewer bytes is no progress: a link that cuts every connection early must not be tried for ever.
@@ -59,6 +61,7 @@ pub struct Retrieval {
     waiting: bool,
     timer: Pin<Box<Sleep>>,
     settled: bool,
+    _alive: AbortOnDrop,
 }
 
 enum State {
@@ -96,7 +99,9 @@ impl Retrieval {
             digest: record.digest,
             digest_max_bytes: shared.config.digest_max_bytes,
         };
+        let alive = show_life(Arc::clone(&shared), Arc::clone(&holder));
         let retrieval = Self {
+            _alive: shared.tasks.spawn_owned("show life", alive),
             shared,
             holder,
             to: options.to,
@@ -393,6 +398,16 @@ impl Retrieval {
             }
             then(result);
         }));
+    }
+}
+
+/// Tells the holder again and again that this receiver lives, since one whose consumer takes no bytes looks like a dead one.
+async fn show_life(shared: Arc<Shared>, holder: Arc<Holder>) {
+    loop {
+        sleep(ALIVE_EVERY).await;
+        if !matches!(timeout(ALIVE_EVERY, tell(&shared, &holder, Operation::Alive)).await, Ok(Ok(()))) {
+            tracing::debug!("the holder did not hear that its receiver lives");
+        }
     }
 }
 

@@ -83,6 +83,7 @@ impl Ledger {
             lease.first = lease.first.min(wish.from);
             lease.sent = wish.from;
             lease.progressed = now;
+            lease.alive = now;
             self.effects.push(Effect::Readers(wish.payload));
         } else {
             // A lapsed lease that comes back has sent what it sent before.
@@ -101,6 +102,7 @@ impl Ledger {
                 first: first.min(wish.from),
                 sent: wish.from,
                 progressed: now,
+                alive: now,
                 timer,
             };
             leases.running += 1;

@@ -89,6 +89,8 @@ struct Lease {
     /// Every byte from `first` to here was sent.
     sent: u64,
     progressed: Duration,
+    /// When its receiver last showed life other than by taking bytes.
+    alive: Duration,
     timer: Option<Duration>,
 }
 
@@ -132,6 +134,21 @@ impl Leases {
         }
         let attached = running().filter(|lease| lease.attached).map(|lease| lease.sent).min();
         attached.or_else(|| running().map(|lease| lease.sent).min())
+    }
+
+    /// When a receiver that has not acknowledged last showed life. `None` if none has a lease, one waits for bytes that are
+    /// not written yet, or one has acknowledged: then silence tells nothing.
+    fn quiet_since(&self) -> Option<Duration> {
+        let mut latest = None;
+        for (key, lease) in &self.table {
+            match (key, lease.state) {
+                (LeaseKey::Local(_), _) => {}
+                (_, State::Acknowledged) => return None,
+                _ if lease.starving => return None,
+                _ => latest = latest.max(Some(lease.progressed.max(lease.alive))),
+            }
+        }
+        latest
     }
 
     fn remember_ended(&mut self, key: LeaseKey) {

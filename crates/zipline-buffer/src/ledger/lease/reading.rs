@@ -1,8 +1,10 @@
 //! What the reader of a running lease reports.
 use std::time::Duration;
 
+use zipline_protocol::PayloadId;
+
 use super::{Grant, Lease, LeaseKey, State};
-use crate::error::{Gone, ReadError};
+use crate::error::{AckError, Gone, ReadError};
 use crate::ledger::Ledger;
 
 impl Ledger {
@@ -23,6 +25,18 @@ impl Ledger {
         lease.starving = starving;
         self.wake_writer(&grant.payload);
         Ok(())
+    }
+
+    /// The receiver of a lease shows life. It is no progress: the lease lapses all the same.
+    pub(crate) fn alive(&mut self, now: Duration, id: &PayloadId, key: LeaseKey) -> Result<(), AckError> {
+        let lease = self.payloads.get_mut(id).and_then(|payload| payload.leases.table.get_mut(&key));
+        lease.ok_or(AckError::NotFound)?.alive = now;
+        Ok(())
+    }
+
+    /// Since when the receivers of a payload are quiet; `None` if that tells nothing about them.
+    pub(crate) fn quiet_since(&self, id: &PayloadId) -> Option<Duration> {
+        self.payloads.get(id)?.leases.quiet_since()
     }
 
     pub(super) fn running(&mut self, grant: &Grant) -> Result<&mut Lease, ReadError> {

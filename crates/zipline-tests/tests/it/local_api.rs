@@ -315,9 +315,9 @@ async fn a_surplus_get_waits_for_a_running_lease() -> Result<()> {
 async fn ttl_and_linger_end() -> Result<()> {
     let pair = Pair::start().await?;
     put(&pair, "?ttl=200ms&retrievals=unlimited", 3, 200_000).await?;
+    // While it lingers, a retry of a retrieval that was acknowledged but never arrived is granted; not afterwards.
     let reference = put(&pair, "?linger=2s", 3, 200_000).await?;
     check::answered(&get(&pair, &reference).send(pair.receiver.api()).await?, 3, 200_000)?;
-    // A retry of the receiver within the linger is not counted.
     check::answered(&get(&pair, &reference).send(pair.receiver.api()).await?, 3, 200_000)?;
     pair.hold_nothing().await?;
     let reply = get(&pair, &reference).send(pair.receiver.api()).await?;

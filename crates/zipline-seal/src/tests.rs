@@ -221,9 +221,12 @@ fn accept_headers_open_for_their_tenant_only_and_never_as_references() {
     assert_eq!(ours.open_reference(&as_reference, ReferenceKind::Request), Err(OpenError::Unauthentic));
     let reference = ours.seal_reference(&record("default", ReferenceKind::Request)).unwrap();
     assert!(ours.open_accept(&reference.as_str().replace("zl1.", "zla1.")).is_err());
-    for refused in ["", "zla1.", "zla1.AAAA", &text[..text.len() - 1], &"zla1.".repeat(200)] {
+    for refused in ["", "zla1.", "zla1.AAAA", &"zla1.".repeat(200)] {
         assert_eq!(ours.open_accept(refused), Err(OpenError::Malformed), "{refused}");
     }
+    // Whether what is left is text of whole bytes depends on its last character.
+    let cut = ours.open_accept(&text[..text.len() - 1]);
+    assert!(matches!(cut, Err(OpenError::Malformed | OpenError::Unauthentic)), "{cut:?}");
     let longest = "t".repeat(63);
     let ring = ring(&longest, &[1], Some(1));
     assert_eq!(ring.open_accept(&ring.seal_accept(&nonce).unwrap()), Ok(nonce));

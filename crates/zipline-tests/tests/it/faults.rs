@@ -177,7 +177,8 @@ async fn cut_in(pair: &Pair, what: Cut, rule: Rule) -> Result<Duration> {
     };
     link.set_rule(Some(rule));
     let (reply, took) = bounded(call.send(at)).await?;
-    let complete = complete_or_clear(&reply?, 5, down)?;
+    let reply = reply?;
+    let complete = complete_or_clear(&reply, 5, down)?;
     if what != Cut::Put {
         let run = check::ran_at_most_once(&pair.function.runs, &id, &pattern::sha256(4, up))?;
         ensure!(run.is_some() || !complete, "an answer without a run");
@@ -187,7 +188,7 @@ async fn cut_in(pair: &Pair, what: Cut, rule: Rule) -> Result<Duration> {
     }
     // One cut is mended by resuming; a link that stays silent once is left for another connection as well.
     if rule.then == Then::Pass {
-        ensure!(complete, "one fault was not mended: it struck {} times", link.struck());
+        ensure!(complete, "one fault was not mended: {reply:?}");
     }
     link.set_rule(None);
     if what == Cut::Put {

@@ -77,6 +77,17 @@ pub struct Complete {
     pub digest: Option<[u8; 32]>,
 }
 
+/// A delivery that an acknowledgement has just told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// What the payload is part of.
+    pub kind: ReferenceKind,
+    /// Its length in bytes.
+    pub length: u64,
+    /// How long it had been held by then.
+    pub held: Duration,
+}
+
 /// How the transfer of a payload ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settled {

@@ -16,8 +16,8 @@ mod segment;
 mod store;
 
 pub use config::{
-    Complete, Expiry, ExpiryBound, LeaseRequest, PayloadInfo, PayloadPhase, Settled, Snapshot, Spec,
-    StoreConfig,
+    Complete, Delivered, Expiry, ExpiryBound, LeaseRequest, PayloadInfo, PayloadPhase, Settled, Snapshot,
+    Spec, StoreConfig,
 };
 pub use error::{AckError, BeginError, Gone, InFlightError, LeaseError, ReadError, ReleaseError, WriteError};
 pub use in_flight::{InFlight, Permit};

@@ -172,6 +172,8 @@ impl Server {
     /// Dropping the future leaves the tasks to their owner: cancel the `tasks` of [`Server::shared`] then.
     pub async fn run(self, reports: Reports, mut orders: mpsc::Receiver<DrainOrder>) {
         let Self { shared, inbound, api, socket, data, admin, addresses } = self;
+        let told = Arc::clone(&shared);
+        let data = data.on_delivered(move |delivered| told.delivered(delivered));
         // Two owners: requests to the function end first, everything they may need later.
         let requests = shared.tasks.child();
         let doors = shared.tasks.child();

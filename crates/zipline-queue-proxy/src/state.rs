@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use zipline_buffer::{InFlight, Store};
+use zipline_buffer::{Delivered, InFlight, Store};
 use zipline_http::Client;
 use zipline_protocol::{BootId, FunctionName, InlineReason, Mode, ReferenceKind, Way};
 use zipline_runtime::{Metrics, Tasks};
@@ -153,6 +153,22 @@ impl Shared {
     #[must_use]
     pub fn function_address(&self) -> Option<SocketAddr> {
         self.config.function_address()
+    }
+
+    /// A receiver has acknowledged a payload. Those of invocations are recorded by whoever holds them, who knows the other end.
+    pub fn delivered(&self, delivered: Delivered) {
+        if delivered.kind == ReferenceKind::Put {
+            self.metrics.held(delivered.held);
+            self.record(Transfer {
+                direction: Direction::Sent,
+                kind: delivered.kind,
+                peer: None,
+                way: Way::Network,
+                reason: None,
+                bytes: delivered.length,
+                elapsed: delivered.held,
+            });
+        }
     }
 
     /// Writes a transfer that has ended into the metrics and the table that `status` shows.

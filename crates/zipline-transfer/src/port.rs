@@ -14,14 +14,15 @@ mod peers;
 use crate::sockets;
 use crate::tls::DataCertificate;
 use peers::Peers;
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use zipline_buffer::Store;
+use zipline_buffer::{Delivered, Store};
 use zipline_protocol::{BootId, limits};
 use zipline_runtime::Tasks;
 use zipline_seal::Keyring;
@@ -93,9 +94,19 @@ struct Counters {
     sent_bytes: AtomicU64,
 }
 
+/// Is told of every delivery.
+struct OnDelivered(Box<dyn Fn(Delivered) + Send + Sync>);
+
+impl fmt::Debug for OnDelivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnDelivered")
+    }
+}
+
 /// What all connections of a port share.
 #[derive(Debug)]
 struct Shared {
+    on_delivered: OnceLock<OnDelivered>,
     config: DataPortConfig,
     keyring: Keyring,
     store: Store,
@@ -140,7 +151,8 @@ impl DataPort {
         let listener = sockets::listen(config.address)?;
         let address = listener.local_addr()?;
         let peers = Peers::new(config.connections_per_peer);
-        let shared = Arc::new(Shared { config, keyring, store, peers, counters: Counters::default() });
+        let (counters, on_delivered) = (Counters::default(), OnceLock::new());
+        let shared = Arc::new(Shared { on_delivered, config, keyring, store, peers, counters });
         Ok(Self { listener, address, shared })
     }
 
@@ -148,6 +160,15 @@ impl DataPort {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Calls `told` once for every payload that a receiver has acknowledged, in the task of its connection. The first
+    /// function given stays.
+    #[must_use]
+    pub fn on_delivered(self, told: impl Fn(Delivered) + Send + Sync + 'static) -> Self {
+        // A second one changes nothing, as documented.
+        let _ = self.shared.on_delivered.set(OnDelivered(Box::new(told)));
+        self
     }
 
     /// Reads the port's counts from elsewhere.

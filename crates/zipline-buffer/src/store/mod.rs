@@ -24,7 +24,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use zipline_protocol::{LeaseId, PayloadId, limits};
 
-use crate::config::{LeaseRequest, PayloadInfo, Snapshot, Spec, StoreConfig};
+use crate::config::{Delivered, LeaseRequest, PayloadInfo, Snapshot, Spec, StoreConfig};
 use crate::content::Content;
 use crate::error::{AckError, BeginError, Gone, LeaseError, ReleaseError};
 use crate::ledger::{
@@ -287,12 +287,16 @@ impl Store {
     }
 
     /// Every byte of the lease was delivered: its retrieval counts. Repeating it changes nothing, also when the payload
-    /// was spent meanwhile.
+    /// was spent meanwhile; then there is no delivery to tell of.
     ///
     /// # Errors
     /// [`AckError`]: the payload or the lease is not known (any more).
-    pub fn acknowledge(&self, payload: &PayloadId, lease: &LeaseId) -> Result<(), AckError> {
-        self.shared.with(|state, now| state.ledger.acknowledge(now, payload, LeaseKey::Remote(*lease)))
+    pub fn acknowledge(&self, payload: &PayloadId, lease: &LeaseId) -> Result<Option<Delivered>, AckError> {
+        let key = LeaseKey::Remote(*lease);
+        self.shared.with(|state, now| {
+            let delivered = state.ledger.would_deliver(now, payload, key);
+            state.ledger.acknowledge(now, payload, key).map(|()| delivered)
+        })
     }
 
     /// The lease is given up; nothing is spent. Repeating it changes nothing.

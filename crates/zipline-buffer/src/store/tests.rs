@@ -115,8 +115,8 @@ async fn a_put_is_read_once_and_then_spent() {
     assert_eq!(reader.completed().await.unwrap().trailers, b"a: b\r\n");
     assert_eq!(read_all(reader).await.unwrap(), bytes);
     let lease = LeaseId::from_bytes([1; 16]);
-    store.acknowledge(&id(1), &lease).unwrap();
-    store.acknowledge(&id(1), &lease).unwrap();
+    assert!(store.acknowledge(&id(1), &lease).unwrap().is_some());
+    assert_eq!(store.acknowledge(&id(1), &lease), Ok(None), "one delivery is told of once");
     store.release(&id(1)).unwrap();
     assert_eq!(store.lease(lease_of(1, 2, 0)).await.unwrap_err(), LeaseError::Exhausted);
     assert_empty(&store);
@@ -566,7 +566,7 @@ async fn settled_tells_how_the_transfer_ended() {
         let lease = LeaseId::from_bytes([1; 16]);
         match end {
             "cancel" => store.cancel(&id(n), &lease).unwrap(),
-            _ => store.acknowledge(&id(n), &lease).unwrap(),
+            _ => assert_eq!(store.acknowledge(&id(n), &lease).unwrap().unwrap().length, 10),
         }
         assert_eq!(guard.settled().await, expected);
     }

@@ -152,7 +152,7 @@ impl Delivery {
             Source::Local { payload, lease, .. } => {
                 let store = &self.shared.store;
                 let told = if acknowledge {
-                    store.acknowledge(&payload, &lease)
+                    store.acknowledge(&payload, &lease).map(drop)
                 } else {
                     store.cancel(&payload, &lease)
                 };

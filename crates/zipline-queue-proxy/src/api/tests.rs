@@ -105,6 +105,8 @@ async fn a_get_elsewhere_retrieves_from_the_holder_and_acknowledges() {
     let rows = receiver.shared.edges.rows();
     assert_eq!((rows.len(), rows[0].direction, rows[0].kind, rows[0].way), (1, "received", "put", "network"));
     assert_eq!(rows[0].bytes, 3_000_000);
+    let rows = holder.shared.edges.rows();
+    assert_eq!((rows.len(), rows[0].direction, rows[0].kind, rows[0].bytes), (1, "sent", "put", 3_000_000));
     until(|| receiver.shared.in_flight.used_bytes() == 0).await;
 }
 

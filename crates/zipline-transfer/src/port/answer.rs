@@ -59,7 +59,11 @@ pub(super) async fn answer(
                 Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
             };
         }
-        Operation::Acknowledge => shared.store.acknowledge(&asked.payload, &asked.lease),
+        Operation::Acknowledge => shared.store.acknowledge(&asked.payload, &asked.lease).map(|delivered| {
+            if let (Some(delivered), Some(told)) = (delivered, shared.on_delivered.get()) {
+                told.0(delivered);
+            }
+        }),
         Operation::Cancel => shared.store.cancel(&asked.payload, &asked.lease),
         Operation::Alive => shared.store.alive(&asked.payload, &asked.lease),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use zipline_protocol::PayloadId;
 
 use super::{Grant, LeaseKey, Leases, State};
-use crate::config::{PayloadPhase, Settled};
+use crate::config::{Delivered, PayloadPhase, Settled};
 use crate::error::{AckError, Gone, LeaseError};
 use crate::ledger::expiry::Timer;
 use crate::ledger::{Effect, Ledger};
@@ -52,6 +52,13 @@ impl Ledger {
         if let Some(peer) = freed.0 {
             self.serve_peer(now, peer);
         }
+    }
+
+    /// What an acknowledgement of the lease would be the first to tell.
+    pub(crate) fn would_deliver(&self, now: Duration, id: &PayloadId, key: LeaseKey) -> Option<Delivered> {
+        let lease = self.payloads.get(id)?.leases.table.get(&key)?;
+        let info = self.info(now, id).filter(|_| lease.state != State::Acknowledged)?;
+        Some(Delivered { kind: info.kind, length: info.length?, held: info.age })
     }
 
     /// Every byte of the lease was delivered.

@@ -1,7 +1,7 @@
 //! Whether the function answers its readiness probe.
 //!
 //! The probe is Kubernetes' own form, as Knative hands it to its queue-proxy. Until the first success it is tried every
-//! [`EAGER_PERIOD`]; afterwards, if it names a period, once per period, and the function is unready again after
+//! 50 ms; afterwards, if it names a period, once per period, and the function is unready again after
 //! `failureThreshold` failures in a row.
 
 mod probe;

@@ -1,6 +1,6 @@
 //! The function invokes another: decides between inline and deferred, and hands the response back (protocol, section 5).
 //!
-//! One invocation is one [`Call`]. It sends the request once, deferred or inline; a deferred one that was refused before any
+//! One invocation is one `Call`. It sends the request once, deferred or inline; a deferred one that was refused before any
 //! function ran is sent once more, inline. Everything that belongs to the invocation (the held payload, the task that
 //! fills it) lives in the response's body and ends with it.
 

@@ -47,11 +47,6 @@ impl Holder {
             lease,
         }
     }
-
-    /// The same payload under another lease.
-    pub(super) fn with_lease(&self, lease: LeaseId) -> Self {
-        Self { lease, ..self.clone() }
-    }
 }
 
 /// A proven, positive answer.

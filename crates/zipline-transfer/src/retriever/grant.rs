@@ -34,8 +34,9 @@ impl From<ExchangeError> for GrantError {
 /// Takes or resumes the lease from byte `from`. `deadline` bounds a resumption, connecting included; without one, connecting
 /// has its own bound and the answer `PROGRESS_TIMEOUT`.
 ///
-/// A holder that lets us wait for another lease to end is silent as well. So after a while it is asked for a sign of life
-/// over another connection, and as long as it gives one, it has up to `LEASE_LAPSE`.
+/// A holder that lets us wait for another lease to end is silent as well. So after a while it is asked over another
+/// connection whether it has our lease. If it has, its answer was lost on the way, and the lease is resumed there. If it
+/// has not, it lives all the same, and as long as it does, it has up to `LEASE_LAPSE`.
 pub(super) async fn grant(
     shared: &Shared,
     holder: &Holder,
@@ -45,7 +46,8 @@ pub(super) async fn grant(
 ) -> Result<Answer, GrantError> {
     let silent = || GrantError::Final(Kind::Stalled { after: shared.config.progress_timeout }.into());
     let mut fresh = false;
-    loop {
+    let mut lost_answers = 0;
+    'ask: loop {
         let checkout = checkout(shared, holder, fresh);
         let (connection, used) = match deadline {
             Some(deadline) => timeout_at(deadline, checkout).await.map_err(|_elapsed| silent())??,
@@ -66,15 +68,19 @@ pub(super) async fn grant(
             }
             tokio::select! {
                 answer = &mut asked => break Some(answer),
-                alive = timeout_at(deadline, sign_of_life(shared, holder)) => {
-                    if alive != Ok(true) {
-                        // No sign: what is left of the time is for the answer itself.
-                        ask = deadline;
-                        continue;
+                sign = timeout_at(deadline, sign_of_life(shared, holder)) => match sign {
+                    Ok(Sign::Granted) if lost_answers < shared.config.attempts => {
+                        lost_answers += 1;
+                        fresh = true;
+                        continue 'ask;
                     }
-                    deadline = Instant::now() + shared.config.progress_timeout;
-                    ask = Instant::now() + shared.config.ask_after();
-                }
+                    Ok(Sign::Lives | Sign::Granted) => {
+                        deadline = Instant::now() + shared.config.progress_timeout;
+                        ask = Instant::now() + shared.config.ask_after();
+                    }
+                    // No sign: what is left of the time is for the answer itself.
+                    Ok(Sign::None) | Err(_) => ask = deadline,
+                },
             }
         };
         match answer {
@@ -87,12 +93,20 @@ pub(super) async fn grant(
     }
 }
 
-/// Whether the holder answers with proof. It is asked to cancel a lease that nobody has, which changes nothing.
-async fn sign_of_life(shared: &Shared, holder: &Holder) -> bool {
-    let nobodys = holder.with_lease(zipline_seal::new_lease_id());
-    match tell(shared, &nobodys, Operation::Cancel).await {
-        Ok(()) => true,
-        Err(ExchangeError::Final(error)) => matches!(error.kind(), Kind::Refused { .. }),
-        Err(ExchangeError::Broken(_)) => false,
+/// What a holder says of a lease that was asked for.
+enum Sign {
+    /// It has granted it.
+    Granted,
+    /// It has not, and answers with proof.
+    Lives,
+    /// It does not answer, or without proof.
+    None,
+}
+
+async fn sign_of_life(shared: &Shared, holder: &Holder) -> Sign {
+    match tell(shared, holder, Operation::Alive).await {
+        Ok(()) => Sign::Granted,
+        Err(ExchangeError::Final(error)) if matches!(error.kind(), Kind::Refused { .. }) => Sign::Lives,
+        Err(_) => Sign::None,
     }
 }

@@ -219,11 +219,12 @@ async fn the_breaker_is_bounded() -> Result<()> {
     let calls = futures_util::future::join_all((0..SENT).map(|_| call()));
     let opened = async {
         // Knative's queue holds ten times the concurrency beyond what runs; all others are refused at once.
-        wait::until("the first to run", || async {
-            Ok((!pair.function.runs.all().is_empty()).then_some(()))
+        wait::until("the first to run and ten to wait", || async {
+            let metrics = pair.receiver.metrics().await?;
+            let full = metrics.lines().any(|line| line == "zipline_breaker_queue_length 10");
+            Ok((full && !pair.function.runs.all().is_empty()).then_some(()))
         })
         .await?;
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         let running = pair.function.runs.all().len();
         ensure!(running == 1, "{running} run at a concurrency of 1");
         pair.function.runs.open("breaker");

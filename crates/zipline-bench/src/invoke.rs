@@ -22,10 +22,10 @@ const THRESHOLD: u64 = 1024;
 pub(crate) struct Options {
     /// Payload sizes in bytes, from 1024 on.
     #[arg(long, value_delimiter = ',', value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1024..=268_435_456),
-          default_values_t = [1_024, 10_000, 32_000, 64_000, 100_000, 128_000, 256_000, 512_000, 1_000_000, 10_000_000, 100_000_000])]
+          default_values_t = [1_024, 10_000, 100_000, 131_072, 262_144, 524_288, 1_000_000, 2_000_000, 4_000_000, 10_000_000, 100_000_000])]
     sizes: Vec<u64>,
     /// Rounds; in each, every case runs once per size, the cases alternating.
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rounds: u32,
     /// Bytes that one case moves per round and size, within 3 and 100 runs.
     #[arg(long, default_value_t = 200_000_000)]

@@ -67,19 +67,11 @@ where
     });
     let outcomes: Vec<Result<Duration>> = stream::iter(plays).buffer_unordered(AT_A_TIME).collect().await;
     let longest = outcomes.iter().flatten().max().copied().unwrap_or_default();
-    report(&format!("{what}: longest {:.1} s", longest.as_secs_f64()));
+    zipline_tests::report(&format!("{what}: longest {:.1} s", longest.as_secs_f64()));
     let failed: Vec<String> =
         outcomes.into_iter().filter_map(|outcome| Some(format!("{:#}", outcome.err()?))).collect();
     ensure!(failed.is_empty(), "{} of {}: {}", failed.len(), offsets.len(), failed.join("\n"));
     Ok(())
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "the longest wait is worth knowing and no matter of passing or failing"
-)]
-fn report(text: &str) {
-    eprintln!("{text}");
 }
 
 /// Ends within the bound; answers how long it took.

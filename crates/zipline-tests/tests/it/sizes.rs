@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use zipline_testkit::client::Protocol;
 use zipline_tests::pair::Pair;
-use zipline_tests::{check, turn};
+use zipline_tests::{check, report, turn};
 
 /// 256 MiB of budget and 64 MiB for everything else a process needs.
 const RESIDENT_MOST: u64 = 320 << 20;
@@ -23,6 +23,11 @@ async fn four_gib_stream_through_a_budget_of_256_mib() -> Result<()> {
         ensure!(resident < RESIDENT_MOST, "{} MiB were resident", resident >> 20);
         let held = side.status().await?.held;
         ensure!(held.peak_bytes <= held.budget_bytes, "{held:?}");
+        report(&format!(
+            "{} MiB resident at most, {} MiB held at most",
+            resident >> 20,
+            held.peak_bytes >> 20
+        ));
     }
     pair.hold_nothing().await
 }

@@ -55,7 +55,7 @@ pub const CAPABILITY_TOLD_EVERY: Duration = Duration::from_secs(20);
 /// How long payloads go inline for a destination that could not retrieve from here.
 pub const UNREACHABLE: Duration = Duration::from_secs(30);
 /// Longest wait for the first 5 bytes of a gRPC message.
-pub const GRPC_PREFIX_WAIT: Duration = Duration::from_millis(10);
+pub const GRPC_PREFIX_WAIT: Duration = Duration::from_millis(50);
 /// Unit of buffer memory.
 pub const SEGMENT: usize = 256 * 1024;
 /// Largest window of a payload that cannot be held whole.

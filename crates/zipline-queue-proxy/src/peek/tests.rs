@@ -40,7 +40,7 @@ async fn a_grpc_prefix_tells_before_the_message_is_there() {
     let (head, tail) = (message(1000)[..2].to_vec(), message(1000)[2..].to_vec());
     assert!(grpc_message(body(vec![(5, head), (1, tail), (5000, vec![7; 1000])]), 1000).await.large);
     assert!(!grpc_message(body(vec![(0, message(10)), (0, vec![7; 2000])]), 1000).await.large);
-    let peeked = grpc_message(body(vec![(11, message(1000))]), 1000).await;
+    let peeked = grpc_message(body(vec![(51, message(1000))]), 1000).await;
     assert!(!peeked.large, "a stream that waits for an early answer is not held up");
     assert_eq!(whole(peeked).await, message(1000));
 }

@@ -78,6 +78,9 @@ impl Body {
 
     pub(crate) fn received(incoming: Incoming, http2: bool, unread: Option<Unread>) -> Self {
         if incoming.is_end_stream() {
+            if let Some(unread) = unread {
+                unread.read_to_end();
+            }
             return Self::empty();
         }
         Self { inner: Inner::Incoming(Box::new(Received { incoming, http2, unread })), held: Vec::new() }

@@ -29,6 +29,8 @@ struct State {
     /// Since when a request head is being read.
     head_since: Option<Instant>,
     idle_since: Instant,
+    /// Request bodies whose end nobody has read yet, and that somebody may still read.
+    open_bodies: usize,
     /// A request body was given up before its end.
     unread: bool,
     upgraded: bool,
@@ -43,6 +45,7 @@ impl Watch {
             in_flight: 0,
             head_since: Some(now),
             idle_since: now,
+            open_bodies: 0,
             unread: false,
             upgraded: false,
             reset: false,
@@ -92,7 +95,7 @@ impl Watch {
 
     fn must_linger(&self) -> bool {
         let state = self.state.lock();
-        !state.upgraded && (state.unread || state.head_since.is_some())
+        !state.upgraded && (state.unread || state.open_bodies > 0 || state.head_since.is_some())
     }
 }
 
@@ -119,6 +122,7 @@ pub(crate) struct Unread {
 
 impl Unread {
     pub(crate) fn new(in_flight: Arc<InFlight>) -> Self {
+        in_flight.watch.state.lock().open_bodies += 1;
         Self { in_flight, ended: false }
     }
 
@@ -129,9 +133,9 @@ impl Unread {
 
 impl Drop for Unread {
     fn drop(&mut self) {
-        if !self.ended {
-            self.in_flight.watch.state.lock().unread = true;
-        }
+        let mut state = self.in_flight.watch.state.lock();
+        state.open_bodies -= 1;
+        state.unread |= !self.ended;
     }
 }
 

@@ -47,8 +47,9 @@ pub(crate) mod tests;
 use deadline::Deadline;
 use socket::Socket;
 
-/// Time for connections to end by themselves once everything else has ended.
-const CLOSING: Duration = Duration::from_secs(1);
+/// Time for connections to end by themselves once everything else has ended: as long as one that was answered before it
+/// was read may linger, so that its client gets the answer and no reset.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Where a queue-proxy listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,6 +236,10 @@ async fn drain(
         let left = shared.store.snapshot().payload_count;
         tracing::warn!(payloads = left, "payloads were not retrieved within the grace");
     }
+    // Whoever still waits for memory is refused now, while there is time to tell it: the task that keeps the store's
+    // deadlines is about to end.
+    shared.store.drain(Duration::ZERO);
+    shared.store.drained().await;
     shared.lifecycle.advance(Phase::Closed);
 }
 

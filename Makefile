@@ -68,3 +68,7 @@ $(STAMPS)/node: scripts/setup-node.sh | $(STAMPS)/debian
 $(STAMPS)/go: scripts/setup-go.sh $(wildcard clients/go/*.* clients/go/*/*.go)
 	scripts/setup-go.sh
 	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/knative: scripts/setup-knative.sh interop/knative/go.mod interop/knative/go.sum
+	scripts/setup-knative.sh
+	@mkdir -p $(STAMPS) && touch $@

@@ -37,4 +37,5 @@ pub use error::{BodyError, BodyErrorKind};
 pub use handler::{Handler, PeerAddr, handler_fn};
 pub use http_body::Frame;
 pub use problem::{problem_response, text_response};
+pub use rewind::Rewind;
 pub use serve::{Listener, ServeLimits, serve, serve_connection};

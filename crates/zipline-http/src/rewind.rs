@@ -6,15 +6,19 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// A connection whose first bytes were read to see what it speaks.
+/// A connection whose first bytes were read to see what it speaks; reading gives those bytes again.
+///
+/// # Cancel safety
+/// As the connection's own.
 #[derive(Debug)]
-pub(crate) struct Rewind<I> {
+pub struct Rewind<I> {
     prefix: Bytes,
     pub(crate) io: I,
 }
 
 impl<I> Rewind<I> {
-    pub(crate) fn new(prefix: Bytes, io: I) -> Self {
+    /// Puts `prefix` in front of what `io` still has to give.
+    pub fn new(prefix: Bytes, io: I) -> Self {
         Self { prefix, io }
     }
 }

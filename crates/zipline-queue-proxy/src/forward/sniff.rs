@@ -1,10 +1,10 @@
 //! Looks at the first bytes of a tunnel to a function: is it HTTP, TLS, or something else?
 
 use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncReadExt};
+use zipline_http::Rewind;
 
 /// The start of every HTTP/2 connection.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,7 +30,7 @@ pub(super) enum Start {
 ///
 /// # Errors
 /// Those of `io`.
-pub(super) async fn sniff<S: AsyncRead + Unpin>(mut io: S) -> io::Result<(Start, Rewound<S>)> {
+pub(super) async fn sniff<S: AsyncRead + Unpin>(mut io: S) -> io::Result<(Start, Rewind<S>)> {
     let mut start = [0; PREFACE.len()];
     let mut length = 0;
     let found = loop {
@@ -42,7 +42,7 @@ pub(super) async fn sniff<S: AsyncRead + Unpin>(mut io: S) -> io::Result<(Start,
             read => length += read,
         }
     };
-    Ok((found, Rewound { start, position: 0, length, io }))
+    Ok((found, Rewind::new(Bytes::copy_from_slice(&start[..length]), io)))
 }
 
 /// `None`: more bytes are needed.
@@ -59,58 +59,6 @@ fn decide(start: &[u8]) -> Option<Start> {
         Some(b' ') if (1..=METHOD_MAX).contains(&method) => Some(Start::Http),
         None if method <= METHOD_MAX => None,
         _ => Some(Start::Other),
-    }
-}
-
-/// A stream whose start was read and put back.
-#[derive(Debug)]
-pub(super) struct Rewound<S> {
-    start: [u8; PREFACE.len()],
-    position: usize,
-    length: usize,
-    io: S,
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Rewound<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.position < this.length {
-            let put = buf.remaining().min(this.length - this.position);
-            buf.put_slice(&this.start[this.position..this.position + put]);
-            this.position += put;
-            return Poll::Ready(Ok(()));
-        }
-        Pin::new(&mut this.io).poll_read(cx, buf)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Rewound<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
     }
 }
 

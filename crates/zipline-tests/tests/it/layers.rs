@@ -10,12 +10,13 @@ use serde_json::Value;
 use zipline_testkit::binaries::{cargo, workspace};
 
 /// Every crate with its layer. Crates of one layer know nothing of each other, except as [`SIDEWAYS`] says.
-const LAYERS: [(&str, u32); 12] = [
+const LAYERS: [(&str, u32); 13] = [
     ("zipline-protocol", 0),
     ("zipline-seal", 1),
     ("zipline-buffer", 1),
     ("zipline-http", 1),
     ("zipline-runtime", 1),
+    ("zipline-knative", 1),
     ("zipline-transfer", 2),
     ("zipline-queue-proxy", 3),
     ("zipline-engine", 3),

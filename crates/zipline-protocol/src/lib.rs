@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod control;
+pub mod controller;
 pub mod data;
 mod error;
 mod function;

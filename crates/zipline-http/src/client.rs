@@ -9,6 +9,7 @@ mod socket;
 mod target;
 
 use crate::body::Body;
+use crate::resolve::Resolver;
 use http::{Request, Response};
 use std::fmt;
 use std::sync::Arc;
@@ -83,6 +84,7 @@ pub struct Client {
 struct Inner {
     config: ClientConfig,
     tasks: Tasks,
+    resolver: Resolver,
     room: Arc<Semaphore>,
     http1: http1::Pool,
     http2: http2::Pool,
@@ -100,6 +102,7 @@ impl Client {
             inner: Arc::new(Inner {
                 config,
                 tasks,
+                resolver: Resolver::system(),
                 room,
                 http1: http1::Pool::default(),
                 http2: http2::Pool::default(),
@@ -134,6 +137,11 @@ impl Client {
             Protocol::Http1 => http1::send(&self.inner, &target.addr, request).await,
             Protocol::Http2 => http2::send(&self.inner, &target.addr, request).await,
         }
+    }
+
+    /// What turns names into addresses here. Its answers are cached, so it is worth sharing.
+    pub fn resolver(&self) -> &Resolver {
+        &self.inner.resolver
     }
 
     /// Closes every idle connection, e.g. when a function instance has gone.
@@ -195,7 +203,7 @@ impl Inner {
                 }
             }
         };
-        let (io, probe) = socket::connect(addr, self.config.connect_timeout).await?;
+        let (io, probe) = socket::connect(&self.resolver, addr, self.config.connect_timeout).await?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok((io, probe, Open { inner: Arc::downgrade(self), _permit: permit }))

@@ -2,6 +2,7 @@
 
 use super::error::SendError;
 use super::target::HostPort;
+use crate::resolve::Resolver;
 use parking_lot::Mutex;
 use std::io;
 use std::mem::MaybeUninit;
@@ -52,8 +53,15 @@ pub(super) struct ClientIo {
 }
 
 /// Connects with `TCP_NODELAY`, trying every address of the host within `limit`.
-pub(super) async fn connect(addr: &HostPort, limit: Duration) -> Result<(ClientIo, Probe), SendError> {
-    let connecting = TcpStream::connect((addr.host(), addr.port()));
+pub(super) async fn connect(
+    resolver: &Resolver,
+    addr: &HostPort,
+    limit: Duration,
+) -> Result<(ClientIo, Probe), SendError> {
+    let connecting = async {
+        let addresses = resolver.resolve(addr.host(), addr.port()).await?;
+        TcpStream::connect(&*addresses).await
+    };
     let stream = match timeout(limit, connecting).await {
         Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))),

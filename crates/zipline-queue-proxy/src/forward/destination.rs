@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::uri::Authority;
-use tokio::net::lookup_host;
 use tokio::time::timeout;
 use zipline_http::HostPort;
 use zipline_protocol::{ErrorCode, FunctionName};
@@ -58,10 +57,11 @@ impl Destination {
             let detail = format_args!("{} cannot be resolved: {what}", self.host).to_string();
             Refusal::new(ErrorCode::UpstreamFailed, detail)
         };
-        let found = timeout(RESOLVE_TIMEOUT, lookup_host((self.host.as_str(), self.port))).await;
-        let found =
+        let resolving = shared.client.resolver().resolve(&self.host, self.port);
+        let found = timeout(RESOLVE_TIMEOUT, resolving).await;
+        let mut addresses =
             found.map_err(|_elapsed| failed(&"no answer in time"))?.map_err(|error| failed(&error))?;
-        let addresses: Vec<SocketAddr> = found.take(MAX_ADDRESSES).collect();
+        addresses.truncate(MAX_ADDRESSES);
         if addresses.is_empty() {
             return Err(failed(&"it has no address"));
         }

@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 STAMPS := build/stamps
 DEMO := examples/video-analytics
 
-.PHONY: help demo test build lint bench test-rust test-demo test-clients clean-state
+.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -35,6 +35,9 @@ lint: $(STAMPS)/rust ## check format, lints and documentation
 bench: release ## measure invokes, inline and deferred, of 1 KB to 100 MB
 	target/release/zipline bench invoke $(ARGS)
 
+bench-proxy: release $(STAMPS)/knative $(STAMPS)/bench ## measure our queue-proxy, Knative's and nginx before the same upstream
+	target/release/zipline bench proxy $(ARGS)
+
 test-rust: build ## run the Rust tests
 	cargo test --workspace
 
@@ -55,6 +58,10 @@ $(STAMPS)/debian: scripts/setup-debian.sh
 
 $(STAMPS)/rust: scripts/setup-rust.sh rust-toolchain.toml | $(STAMPS)/debian
 	scripts/setup-rust.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/bench: scripts/setup-bench.sh
+	scripts/setup-bench.sh
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/python: scripts/setup-python.sh $(DEMO)/requirements.txt clients/requirements.txt | $(STAMPS)/debian

@@ -91,5 +91,5 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             });
         }
     }
-    report.publish(options.json, options.output.as_deref())
+    report.publish(options.json, options.output.as_deref(), Report::table)
 }

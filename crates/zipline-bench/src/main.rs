@@ -5,6 +5,7 @@
 mod engine;
 mod invoke;
 mod processes;
+mod proxy;
 mod report;
 mod sink;
 mod source;
@@ -26,6 +27,18 @@ struct Arguments {
 enum Command {
     /// Inline and deferred invokes through the standalone engine, size by size.
     Invoke(invoke::Options),
+    /// Our queue-proxy, Knative's and nginx before the same upstream.
+    Proxy(proxy::Options),
+    /// One proxy with its upstream and generator: does what it is told on standard input.
+    #[command(hide = true)]
+    Cell(proxy::CellOptions),
+    /// The upstream behind every proxy.
+    #[command(hide = true)]
+    Upstream {
+        /// Where on loopback to listen.
+        #[arg(long)]
+        port: u16,
+    },
     /// The receiving function: counts a request's bytes.
     #[command(hide = true)]
     Sink,
@@ -37,6 +50,9 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Invoke(options) => invoke::run(&options),
+        Command::Proxy(options) => proxy::run(&options),
+        Command::Cell(options) => proxy::run_cell(&options),
+        Command::Upstream { port } => proxy::run_upstream(port),
         Command::Sink => sink::run(),
         Command::Source => source::run(),
     };

@@ -1,30 +1,60 @@
-//! Processor time of process trees, by /proc.
+//! Processor time and memory of process trees, by /proc.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
+
+/// What a process tree has used.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// Processor time so far, to the microsecond.
+    pub(crate) cpu_seconds: f64,
+    /// Resident memory now.
+    pub(crate) memory_bytes: u64,
+}
+
+/// What the living processes of some trees have used.
+pub(crate) fn usage(roots: &[u32]) -> Usage {
+    let mut all = Usage::default();
+    for pid in tree(roots) {
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let statistics = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
+            let nanoseconds = statistics.split(' ').next().and_then(|first| first.parse::<u64>().ok());
+            all.cpu_seconds += nanoseconds.unwrap_or(0) as f64 / 1e9;
+        }
+        let pages = fs::read_to_string(format!("/proc/{pid}/statm")).unwrap_or_default();
+        let pages = pages.split(' ').nth(1).and_then(|resident| resident.parse::<u64>().ok()).unwrap_or(0);
+        all.memory_bytes += pages * rustix::param::page_size() as u64;
+    }
+    all
+}
 
 /// Processor time, user and system, that the living processes of some trees have used, in seconds.
 ///
 /// Processes that have ended are not counted, so measure between two points at which the same ones live.
 pub(crate) fn cpu_seconds(roots: &[u32]) -> f64 {
-    let all: HashMap<u32, (u32, u64)> =
-        processes().map(|(pid, parent, ticks)| (pid, (parent, ticks))).collect();
-    let roots: HashSet<u32> = roots.iter().copied().collect();
+    let members: HashSet<u32> = tree(roots).into_iter().collect();
+    let ticks: u64 = processes().filter(|(pid, ..)| members.contains(pid)).map(|(_, _, ticks)| ticks).sum();
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// The roots and their descendants, as far as they live.
+fn tree(roots: &[u32]) -> Vec<u32> {
+    let parents: HashMap<u32, u32> = processes().map(|(pid, parent, _)| (pid, parent)).collect();
     let belongs = |mut pid: u32| {
         // Bounded by the depth of a process tree; a parent is gone at worst, which ends the walk.
         for _ in 0..64 {
             if roots.contains(&pid) {
                 return true;
             }
-            match all.get(&pid) {
-                Some((parent, _)) => pid = *parent,
+            match parents.get(&pid) {
+                Some(parent) => pid = *parent,
                 None => return false,
             }
         }
         false
     };
-    let ticks: u64 = all.iter().filter(|(pid, _)| belongs(**pid)).map(|(_, (_, ticks))| ticks).sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+    parents.keys().copied().filter(|pid| belongs(*pid)).collect()
 }
 
 fn processes() -> impl Iterator<Item = (u32, u32, u64)> {
@@ -52,5 +82,7 @@ mod tests {
         }
         assert!(before >= 0.0);
         assert_eq!(cpu_seconds(&[]), 0.0);
+        let used = usage(&[std::process::id()]);
+        assert!(used.cpu_seconds >= 0.04 && used.memory_bytes > 100_000);
     }
 }

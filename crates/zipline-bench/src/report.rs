@@ -12,14 +12,14 @@ const SCHEMA: &str = "zipline.bench/1";
 
 /// A benchmark's result.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub(crate) struct Report<R> {
     schema: &'static str,
     command: String,
     machine: Machine,
-    pub(crate) rows: Vec<Row>,
+    pub(crate) rows: Vec<R>,
 }
 
-/// One measured case.
+/// One measured case of invokes.
 #[derive(Debug, Serialize)]
 pub(crate) struct Row {
     pub(crate) case: String,
@@ -46,7 +46,7 @@ struct Machine {
     congestion_control: String,
 }
 
-impl Report {
+impl<R: Serialize> Report<R> {
     /// An empty report of the command as it was given.
     pub(crate) fn new() -> Self {
         let command =
@@ -54,20 +54,28 @@ impl Report {
         Self { schema: SCHEMA, command, machine: Machine::here(), rows: Vec::new() }
     }
 
-    /// Prints the report as JSON or as a table, and writes the JSON to `output` if one is named.
+    /// Prints the report as JSON or as `table`, and writes the JSON to `output` if one is named.
     ///
     /// # Errors
     /// If a file or standard output cannot be written.
-    pub(crate) fn publish(&self, json: bool, output: Option<&Path>) -> anyhow::Result<()> {
+    pub(crate) fn publish(
+        &self,
+        json: bool,
+        output: Option<&Path>,
+        table: impl FnOnce(&Self) -> String,
+    ) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self).context("report")? + "\n";
         if let Some(path) = output {
             fs::write(path, &text).with_context(|| format!("cannot write {}", path.display()))?;
         }
-        let shown = if json { text } else { self.table() };
+        let shown = if json { text } else { table(self) };
         std::io::stdout().write_all(shown.as_bytes()).context("cannot write to standard output")
     }
+}
 
-    fn table(&self) -> String {
+impl Report<Row> {
+    /// The rows of invokes for people.
+    pub(crate) fn table(&self) -> String {
         let mut table = format!(
             "{:<16} {:>10} {:>5} {:>11} {:>11} {:>11} {:>11} {:>9} {:>9}\n",
             "case", "bytes", "runs", "median ms", "p99 ms", "min ms", "max ms", "MB/s", "cpu s/GiB"

@@ -23,7 +23,8 @@ pub(crate) fn summarise(seconds: &[f64]) -> Option<Summary> {
     })
 }
 
-fn quantile(sorted: &[f64], percent: usize) -> Option<f64> {
+/// A quantile by nearest rank of what is sorted; `None` of nothing.
+pub(crate) fn quantile<T: Copy>(sorted: &[T], percent: usize) -> Option<T> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied()
 }

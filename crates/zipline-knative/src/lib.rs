@@ -18,6 +18,7 @@ pub mod podinfo;
 pub mod probe;
 pub mod prometheus;
 pub mod replies;
+pub mod request_log;
 pub mod route_tag;
 pub mod stat;
 pub mod tls;

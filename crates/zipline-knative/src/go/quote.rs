@@ -1,4 +1,4 @@
-//! Quoted text as `strconv.Unquote` reads it.
+//! Quoted text as `strconv.Unquote` reads it and `%q` writes it.
 
 /// Reads a double-quoted Go string with all its escapes. The result is bytes, as `\xNN` can make any.
 ///
@@ -58,6 +58,53 @@ fn digits(rest: &mut std::str::Chars<'_>, count: usize, base: u32) -> Option<u32
     (0..count).try_fold(0_u32, |value, _| Some(value.checked_mul(base)? + rest.next()?.to_digit(base)?))
 }
 
+/// Whether Go's `unicode.IsPrint` holds: letters, marks, numbers, punctuation, symbols and the ASCII space.
+pub(crate) fn is_print(character: char) -> bool {
+    // Rust's own escaping draws the same line, except that at the start of a text it also escapes combining marks: hence
+    // the letter in front.
+    let mut text = String::with_capacity(8);
+    text.push('a');
+    text.push(character);
+    match character {
+        '\'' | '"' | '\\' => true,
+        _ => text.escape_debug().nth(1) == Some(character),
+    }
+}
+
+/// Writes `bytes` as `%q` does: printable text as it is, everything else escaped.
+pub(crate) fn quote(bytes: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    for chunk in bytes.utf8_chunks() {
+        for character in chunk.valid().chars() {
+            match character {
+                '"' => out.extend(b"\\\""),
+                '\\' => out.extend(b"\\\\"),
+                '\x07' => out.extend(b"\\a"),
+                '\x08' => out.extend(b"\\b"),
+                '\x0c' => out.extend(b"\\f"),
+                '\n' => out.extend(b"\\n"),
+                '\r' => out.extend(b"\\r"),
+                '\t' => out.extend(b"\\t"),
+                '\x0b' => out.extend(b"\\v"),
+                _ if is_print(character) => out.extend(character.encode_utf8(&mut [0; 4]).bytes()),
+                _ => {
+                    let code = u32::from(character);
+                    let text = match code {
+                        ..0x20 | 0x7f => format!("\\x{code:02x}"),
+                        ..0x1_0000 => format!("\\u{code:04x}"),
+                        _ => format!("\\U{code:08x}"),
+                    };
+                    out.extend(text.bytes());
+                }
+            }
+        }
+        for byte in chunk.invalid() {
+            out.extend(format!("\\x{byte:02x}").bytes());
+        }
+    }
+    out.push(b'"');
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,7 +133,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn printable_is_what_go_prints() {
+        for printable in ['a', ' ', '~', 'é', '\u{301}', '😀', '中', '\u{fffd}', '\'', '"', '\\'] {
+            assert!(is_print(printable), "{printable:?}");
+        }
+        for hidden in
+            ['\u{7f}', '\u{a0}', '\u{ad}', '\u{200b}', '\u{2028}', '\u{3000}', '\u{e000}', '\u{feff}', '\n']
+        {
+            assert!(!is_print(hidden), "{hidden:?}");
+        }
+    }
+
+    #[test]
+    fn quotes_are_written() {
+        let mut out = Vec::new();
+        quote(b"a\"\\\n\x01\x7f\xff\xc2\xa0\xc3\xa9", &mut out);
+        assert_eq!(out, "\"a\\\"\\\\\\n\\x01\\x7f\\xff\\u00a0\u{e9}\"".as_bytes());
+    }
+
     proptest! {
+        #[test]
+        fn whatever_is_quoted_comes_back(bytes: Vec<u8>) {
+            let mut out = Vec::new();
+            quote(&bytes, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            prop_assert_eq!(unquote(&text).unwrap(), bytes);
+        }
+
         #[test]
         fn nothing_panics(text in "\"?[\\\\a-zA-Z0-9\"]{0,16}\"?|\\PC{0,16}") {
             let _ = unquote(&text);

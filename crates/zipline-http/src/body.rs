@@ -182,6 +182,17 @@ impl Body {
     }
 }
 
+/// The frame, its trailers without what trailers must not have.
+fn checked(frame: Frame<Bytes>) -> Frame<Bytes> {
+    match frame.into_trailers() {
+        Ok(mut trailers) => {
+            crate::serve::check_trailers(&mut trailers);
+            Frame::trailers(trailers)
+        }
+        Err(data) => data,
+    }
+}
+
 impl Received {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
@@ -190,7 +201,7 @@ impl Received {
             None if self.http2 && !self.incoming.is_end_stream() => {
                 Some(Err(BodyError::aborted("stream was reset before its end")))
             }
-            other => other.map(|frame| frame.map_err(BodyError::from)),
+            other => other.map(|frame| frame.map(checked).map_err(BodyError::from)),
         };
         let ended = match &frame {
             None => true,

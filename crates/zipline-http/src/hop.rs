@@ -38,9 +38,10 @@ pub fn is_upgrade<B>(request: &Request<B>) -> bool {
             .is_some_and(|protocol| !protocol.as_bytes().eq_ignore_ascii_case(b"h2c"))
 }
 
-/// The protocol an `Upgrade` field names, if `Connection` confirms it.
+/// The protocol an `Upgrade` field names, if `Connection` confirms it and it is text.
 pub fn upgrade_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    if has_token(headers, &CONNECTION, "upgrade") { headers.get(UPGRADE).cloned() } else { None }
+    let confirmed = has_token(headers, &CONNECTION, "upgrade");
+    headers.get(UPGRADE).filter(|protocol| confirmed && protocol.to_str().is_ok()).cloned()
 }
 
 /// Puts the two fields of an upgrade back after stripping.

@@ -1,5 +1,6 @@
 //! Serving connections and listeners.
 
+mod check;
 mod connection;
 mod service;
 
@@ -13,6 +14,7 @@ use tokio::time::sleep;
 use zipline_protocol::limits;
 use zipline_runtime::Tasks;
 
+pub(crate) use check::check_trailers;
 pub use connection::serve_connection;
 pub(crate) use connection::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES, HTTP1_BUFFER_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,

@@ -27,6 +27,11 @@ pub(super) fn for_http1(request: &mut Request<Body>, addr: &HostPort) -> Result<
         request.headers_mut().remove(CONTENT_LENGTH);
         request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
+    let rarely_with_body = matches!(*request.method(), Method::GET | Method::HEAD);
+    if rarely_with_body && !request.body().is_end() && !request.headers().contains_key(CONTENT_LENGTH) {
+        // Unless it is told to, hyper sends these without their body.
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
     Ok(())
 }
 

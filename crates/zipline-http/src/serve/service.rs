@@ -1,13 +1,14 @@
 //! From hyper's requests to a [`Handler`]'s and back.
 
 use super::ServeLimits;
+use super::check::{Refused, check};
 use crate::body::Body;
 use crate::error::BodyError;
 use crate::handler::{Handler, PeerAddr};
 use crate::hop;
 use crate::problem::text_response;
 use crate::watch::{Unread, Watch};
-use http::header::{CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderValue, TE, TRAILER, TRANSFER_ENCODING};
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use std::convert::Infallible;
@@ -57,6 +58,8 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for RequestService<H
             let asked = Asked::of(&request);
             let mut response = if too_large {
                 text_response(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "header fields too large\n")
+            } else if let Err(refused) = check(&mut request) {
+                refusal(refused, http2)
             } else {
                 if let Some(peer) = peer {
                     request.extensions_mut().insert(peer);
@@ -70,6 +73,15 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for RequestService<H
             Ok(response.map(|body| body.holding(in_flight)))
         })
     }
+}
+
+/// Ends the connection as well where the end of the request is part of what cannot be trusted.
+fn refusal(refused: Refused, http2: bool) -> Response<Body> {
+    let mut response = text_response(refused.status, format!("{}: {}", refused.status, refused.why));
+    if !http2 {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 /// What of the request decides how its response is framed.

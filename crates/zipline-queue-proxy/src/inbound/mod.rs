@@ -133,6 +133,9 @@ async fn answer(
     deadline: Instant,
 ) -> Result<Response<Body>, Refusal> {
     let way = incoming.way();
+    if *incoming.method() == http::Method::CONNECT {
+        return Err(no_tunnels().into());
+    }
     let function = shared.function_address().ok_or_else(|| {
         Failure::caller(
             ErrorCode::NotFound,
@@ -160,6 +163,15 @@ async fn answer(
         (Err(error), None) => return Err(failed(&error).into()),
     };
     Ok(response::finish(shared, response, response::Wanted { accept, head }, (slot, deadline)).await)
+}
+
+/// A function that agreed to a tunnel would get bytes that nobody here can tell from requests.
+fn no_tunnels() -> Failure {
+    Failure {
+        code: ErrorCode::UpstreamFailed,
+        status: StatusCode::BAD_GATEWAY.as_u16(),
+        detail: "CONNECT is not passed to functions".into(),
+    }
 }
 
 fn failed(error: &zipline_http::SendError) -> Failure {

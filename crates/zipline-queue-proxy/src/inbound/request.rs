@@ -79,6 +79,11 @@ impl Incoming {
         self.request.headers()
     }
 
+    /// The request's method.
+    pub(super) fn method(&self) -> &http::Method {
+        self.request.method()
+    }
+
     /// The payload of a deferred request.
     pub(super) fn payload(&self) -> Option<PayloadId> {
         self.deferred.as_ref().map(|record| record.payload)

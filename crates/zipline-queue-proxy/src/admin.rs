@@ -9,6 +9,7 @@ use zipline_protocol::ErrorCode;
 use zipline_runtime::Metrics;
 
 use crate::edges::EdgeRow;
+use crate::guidance::Report;
 use crate::metrics::BufferLevels;
 use crate::state::Shared;
 
@@ -90,6 +91,10 @@ struct Status<'a> {
     revision: &'a str,
     instance: &'a str,
     mode: &'static str,
+    /// `null` without a controller.
+    controller: Option<Report>,
+    /// Empty if unknown.
+    zone: String,
     ready: bool,
     draining: bool,
     held: Held,
@@ -139,7 +144,9 @@ fn status(shared: &Shared) -> Status<'_> {
         namespace: config.function.namespace(),
         revision: &config.revision,
         instance: &config.instance,
-        mode: config.mode.as_str(),
+        mode: shared.mode().as_str(),
+        controller: shared.guidance.report(),
+        zone: shared.guidance.zone().to_string(),
         ready: is_ready(shared),
         draining: shared.lifecycle.is_draining(),
         held: Held {

@@ -70,7 +70,7 @@ pub(crate) async fn hold(shared: &Arc<Shared>, message: Message) -> Result<Held,
         digest: None,
         binding,
         certificate: shared.data_certificate,
-        zone: String::new(),
+        zone: shared.guidance.zone().to_string(),
         tenant: shared.keyring.tenant().to_owned(),
         content_type,
     };

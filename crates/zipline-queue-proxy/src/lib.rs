@@ -16,6 +16,7 @@ mod cut;
 pub mod edges;
 mod failure;
 mod forward;
+pub mod guidance;
 mod headers;
 mod hold;
 pub mod inbound;

@@ -33,6 +33,7 @@ use crate::capability::Capabilities;
 use crate::config::{Config, KeySource};
 use crate::control::{DrainOrder, Reports};
 use crate::edges::Edges;
+use crate::guidance::Guidance;
 use crate::keys::{self, KeysError};
 use crate::local::Local;
 use crate::metrics::ProxyMetrics;
@@ -288,6 +289,7 @@ fn assemble(
         listeners: listeners.into_iter().flatten().collect(),
         registry,
         metrics,
+        guidance: Guidance::none(),
         keyring,
         store,
         boot,

@@ -16,6 +16,7 @@ use crate::breaker::Breaker;
 use crate::capability::Capabilities;
 use crate::config::Config;
 use crate::edges::{Direction, EdgeKey, Edges};
+use crate::guidance::Guidance;
 use crate::metrics::ProxyMetrics;
 use crate::readiness::Readiness;
 
@@ -108,6 +109,8 @@ pub struct Shared {
     pub config: Config,
     /// The tenant's keys.
     pub keyring: Keyring,
+    /// What the controller says, where there is one.
+    pub guidance: Guidance,
     /// Payloads held here.
     pub store: Store,
     /// The budget of bytes on their way to the function.
@@ -143,10 +146,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// Where payloads may be deferred and references opened.
+    /// Whether payloads may be deferred and references opened: the lower of what the settings and the controller say.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.config.mode
+        self.config.mode.min(self.guidance.mode())
     }
 
     /// Where the function listens; `None` for a queue-proxy without a function.

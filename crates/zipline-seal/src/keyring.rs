@@ -143,6 +143,11 @@ impl Keyring {
         Ok(())
     }
 
+    /// Names no key for sealing any more; all of them still open. For keys that others may not have any longer.
+    pub fn seal_no_more(&self) {
+        self.inner.ring.write().sealing = None;
+    }
+
     pub(crate) fn sealing_key(&self) -> Option<Arc<Key>> {
         self.inner.ring.read().sealing.clone()
     }

@@ -76,7 +76,7 @@ pub(super) async fn put(shared: &Arc<Shared>, request: Request<Body>) -> Result<
         digest: complete.digest,
         binding: None,
         certificate: shared.data_certificate,
-        zone: String::new(),
+        zone: shared.guidance.zone().to_string(),
         tenant: shared.keyring.tenant().to_owned(),
         content_type,
     };

@@ -1,4 +1,7 @@
-//! Keys as they come from the engine or from a file.
+//! Keys as they come from the engine, from a file, or from the controller.
+
+pub mod controller;
+pub mod holding;
 
 use std::path::Path;
 

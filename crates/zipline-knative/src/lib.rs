@@ -23,6 +23,9 @@ pub mod route_tag;
 pub mod stat;
 pub mod tls;
 
+#[cfg(test)]
+mod vectors;
+
 pub use environment::{Environment, EnvironmentError};
 pub use observability::Observability;
 pub use podinfo::PodSettings;

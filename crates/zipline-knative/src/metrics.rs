@@ -115,10 +115,14 @@ pub fn prometheus_name(name: &str, unit: &str, kind: Kind) -> String {
 /// The Prometheus name of an attribute.
 #[must_use]
 pub fn prometheus_label(name: &str) -> String {
-    let mut label: String = name
-        .chars()
-        .map(|character| if character.is_ascii_alphanumeric() || character == '_' { character } else { '_' })
-        .collect();
+    let mut label = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            _ if character.is_ascii_alphanumeric() => label.push(character),
+            _ if label.ends_with('_') => {}
+            _ => label.push('_'),
+        }
+    }
     if label.starts_with(|character: char| character.is_ascii_digit()) {
         label.insert_str(0, "key_");
     }

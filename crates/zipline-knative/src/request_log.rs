@@ -22,7 +22,7 @@ use std::time::Duration;
 use http::{HeaderMap, Version};
 
 mod compare;
-mod escape;
+pub(crate) mod escape;
 mod eval;
 mod fields;
 mod format;

@@ -19,13 +19,21 @@ fn wrong(field: &str, problem: impl Into<String>) -> ProbeError {
 
 /// The fields of one object, looked up as Go looks them up.
 struct Fields<'a> {
-    members: &'a [(String, Json)],
+    members: Vec<&'a (String, Json)>,
     path: String,
 }
 
 impl<'a> Fields<'a> {
     fn of(json: &'a Json, path: &str, known: &[&str], strict: bool) -> Result<Self, ProbeError> {
-        let members = json.object(path.trim_end_matches('.'))?;
+        Self::laid_over(&[json], path, known, strict)
+    }
+
+    /// One object after the other, as of a member that comes twice.
+    fn laid_over(objects: &[&'a Json], path: &str, known: &[&str], strict: bool) -> Result<Self, ProbeError> {
+        let mut members = Vec::new();
+        for json in objects {
+            members.extend(json.object(path.trim_end_matches('.'))?);
+        }
         if strict && let Some((name, _)) = members.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             let problem = format!("unknown field `{name}`, expected one of {}", known.join(", "));
             return Err(wrong(&format!("{path}{name}"), problem));
@@ -35,10 +43,14 @@ impl<'a> Fields<'a> {
 
     /// The last member that means `name` and is not null.
     fn get(&self, name: &str) -> Option<&'a Json> {
+        self.all(name).last().copied()
+    }
+
+    fn all(&self, name: &str) -> Vec<&'a Json> {
         let lower = name.to_ascii_lowercase();
-        let mut found =
+        let found =
             self.members.iter().filter(|(member, value)| names(member, &lower) && *value != Json::Null);
-        found.next_back().map(|(_, value)| value)
+        found.map(|(_, value)| value).collect()
     }
 
     fn field(&self, name: &str) -> String {
@@ -145,7 +157,7 @@ pub(super) fn probe(json: &Json, path: &str, user_port: u16, strict: bool) -> Re
 }
 
 fn inner<'a>(outer: &Fields<'a>, name: &str, known: &[&str], strict: bool) -> Result<Fields<'a>, ProbeError> {
-    Fields::of(outer.get(name).unwrap_or(&Json::Null), &format!("{}{name}.", outer.path), known, strict)
+    Fields::laid_over(&outer.all(name), &format!("{}{name}.", outer.path), known, strict)
 }
 
 fn tcp_socket(outer: &Fields<'_>, user_port: u16, strict: bool) -> Result<Check, ProbeError> {

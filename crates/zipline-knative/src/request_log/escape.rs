@@ -3,7 +3,7 @@
 use crate::go::quote::is_print;
 
 /// `js`: what stands in a JavaScript string. Bytes that are no UTF-8 stay as they are.
-pub(super) fn js(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn js(text: &[u8], out: &mut Vec<u8>) {
     for chunk in text.utf8_chunks() {
         for character in chunk.valid().chars() {
             match character {
@@ -26,7 +26,7 @@ pub(super) fn js(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `html`.
-pub(super) fn html(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn html(text: &[u8], out: &mut Vec<u8>) {
     for byte in text {
         match byte {
             0 => out.extend("\u{fffd}".as_bytes()),
@@ -41,7 +41,7 @@ pub(super) fn html(text: &[u8], out: &mut Vec<u8>) {
 }
 
 /// `urlquery`: what stands in a query, with a blank as `+`.
-pub(super) fn query(text: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn query(text: &[u8], out: &mut Vec<u8>) {
     let escaped = |byte: u8| !(byte.is_ascii_alphanumeric() || b"-_.~ ".contains(&byte));
     out.extend(percent(text, escaped).replace(' ', "+").as_bytes());
 }

@@ -12,8 +12,11 @@
 
 use crate::go::json::{Json, KindError, names};
 
+mod line;
 #[cfg(test)]
 mod tests;
+
+pub use line::{Entry, FieldValue};
 
 /// The name of every logger of a queue-proxy.
 pub const LOGGER: &str = "queueproxy";

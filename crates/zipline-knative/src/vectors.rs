@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use serde_json::Value;
 
 use crate::go::{float, number, quote};
-use crate::logging::Logging;
+use crate::logging::{Entry, FieldValue, KEY_FIELD, Level, Logging, POD_FIELD};
 use crate::observability::{DEFAULT_REQUEST_LOG_TEMPLATE, MetricsProtocol, Observability, TracingProtocol};
 use crate::probe::{Check, Probe};
 use crate::request_log::{Request, Response, Revision, Template, escape, trace_id};
@@ -258,13 +258,41 @@ fn logging() {
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(line[&ours.keys.message], "text \"q\"", "{item}");
         assert_eq!(line[&ours.keys.name], ours.logger, "{item}");
-        let word = crate::logging::Level::Error.word(ours.level_words);
+        let word = Level::Error.word(ours.level_words);
         // Colours are not written here.
         let plain = text(&line[&ours.keys.level]).replace("\u{1b}[31m", "").replace("\u{1b}[0m", "");
         assert_eq!(word, plain, "{item}");
         for (name, value) in &ours.initial_fields {
             assert_eq!(line[name].to_string(), *value, "{item}");
         }
+    });
+}
+
+#[test]
+fn log_lines() {
+    each("Lines", |item| {
+        let logging = Logging::parse(text(&item["Config"]), "");
+        let level = Level::parse(text(&item["Level"])).unwrap();
+        let entry = Entry {
+            level,
+            since_epoch: Duration::from_nanos(item["Nanoseconds"].as_u64().unwrap()),
+            message: text(&item["Message"]),
+            fields: &[
+                ("text", FieldValue::Text("a\"b")),
+                ("int", FieldValue::Int(-3)),
+                ("float", FieldValue::Float(1234567.5)),
+                ("bool", FieldValue::Bool(true)),
+                ("nan", FieldValue::Float(f64::NAN)),
+            ],
+        };
+        let context = [(KEY_FIELD, FieldValue::Text("ns/rev")), (POD_FIELD, FieldValue::Text("pod"))];
+        let mut out = Vec::new();
+        logging.write(&entry, &context, &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            String::from_utf8(bytes(&item["Line"])).unwrap(),
+            "{item}"
+        );
     });
 }
 

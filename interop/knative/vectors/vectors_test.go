@@ -30,6 +30,7 @@ type vectors struct {
 	Observability []observed
 	Probes        []probed
 	Logging       []logged
+	Lines         []line
 	TLS           []tlsAnswer
 	Names         []name
 	Headers       []headerAnswer
@@ -49,6 +50,7 @@ func TestTheFileIsWhatKnativeAnswers(t *testing.T) {
 		Observability: observability(),
 		Probes:        probes(),
 		Logging:       loggings(),
+		Lines:         lines(t),
 		TLS:           tlsSettings(t),
 		Names:         names(t),
 		Headers:       headers(),

@@ -1,5 +1,6 @@
 use super::*;
 use proptest::prelude::*;
+use std::time::Duration;
 
 /// `zap-logger-config` as the ConfigMap of v0.50.0 shows it.
 const EXAMPLE: &str = r#"{
@@ -97,7 +98,35 @@ fn the_rest_is_honoured_or_said() {
     assert_eq!(logging.keys.name, "");
 }
 
+#[test]
+fn lines_below_the_level_are_not_written() {
+    let logging = Logging::parse("", "warn");
+    let entry = |level| Entry { level, since_epoch: Duration::ZERO, message: "m", fields: &[] };
+    let mut out = Vec::new();
+    logging.write(&entry(Level::Info), &[], &mut out);
+    assert_eq!(out, b"");
+    logging.write(&entry(Level::Warn), &[], &mut out);
+    assert_eq!(
+        str::from_utf8(&out).unwrap(),
+        "{\"severity\":\"WARNING\",\"timestamp\":\"1970-01-01T00:00:00Z\",\"logger\":\"queueproxy\",\"message\":\"m\"}\n"
+    );
+}
+
 proptest! {
+    #[test]
+    fn every_line_is_json(message in "\\PC{0,16}|[\\x00-\\x7f]{0,16}", seconds in 0_u64..=253_402_300_799) {
+        let entry = Entry {
+            level: Level::Error,
+            since_epoch: Duration::from_secs(seconds),
+            message: &message,
+            fields: &[(&message, FieldValue::Text(&message))],
+        };
+        let mut out = Vec::new();
+        Logging::default().write(&entry, &[], &mut out);
+        let line: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        prop_assert_eq!(line["message"].as_str(), Some(message.as_str()));
+    }
+
     #[test]
     fn nothing_panics(config in "[\\[\\]{}\":,a-z0-9.]{0,64}|\\PC{0,64}", level in "\\PC{0,8}") {
         let _ = Logging::parse(&config, &level);

@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 STAMPS := build/stamps
 DEMO := examples/video-analytics
 
-.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients clean-state
+.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -47,6 +47,9 @@ test-demo: $(STAMPS)/python ## run the demo's functions and scene without Ziplin
 test-clients: $(STAMPS)/python $(STAMPS)/node $(STAMPS)/go build ## run the client matrix (docs/clients.md)
 	$(PYTHON) -m pytest -q clients
 
+test-protocols: $(STAMPS)/protocols build ## run h2spec, gRPC's, WebSocket and smuggling cases (interop/protocols)
+	build/protocols/protocols
+
 clean-state: ## remove what set-up and runs left, except Rust's target folder
 	rm -rf build .venv
 
@@ -78,4 +81,8 @@ $(STAMPS)/go: scripts/setup-go.sh $(wildcard clients/go/*.* clients/go/*/*.go)
 
 $(STAMPS)/knative: scripts/setup-knative.sh interop/knative/go.mod interop/knative/go.sum
 	scripts/setup-knative.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/protocols: scripts/setup-protocols.sh $(wildcard interop/protocols/*.* interop/protocols/*/*.*)
+	scripts/setup-protocols.sh
 	@mkdir -p $(STAMPS) && touch $@

@@ -1,0 +1,450 @@
+package corpus
+
+import "strings"
+
+// Case is one numbered request. What comes of it stands in outcomes.txt.
+type Case struct {
+	// ID is its class and number.
+	ID string
+	// What it is, in words.
+	What string
+	// Send are the bytes, as they go to a server. `~` before a path is the place for a forward proxy's origin.
+	Send string
+	// Head says that responses have no body.
+	Head bool
+	// Frames are sent instead, over HTTP/2.
+	Frames []frame
+}
+
+// request is a request line, Host and further fields.
+func request(line string, fields ...string) string {
+	return line + " HTTP/1.1\r\nHost: t\r\n" + strings.Join(append(fields, "", ""), "\r\n")
+}
+
+// post is a request with a body.
+func post(fields ...string) string { return request("POST ~/a", fields...) }
+
+// get is a request without one, with fields.
+func get(fields ...string) string { return request("GET ~/a", fields...) }
+
+// bare is a whole head without a Host of its own.
+func bare(line string, fields ...string) string {
+	return strings.Join(append(append([]string{line}, fields...), "", ""), "\r\n")
+}
+
+const (
+	// hidden is the request that nobody should see who reads the one before it rightly, or that must be seen as one.
+	hidden = "GET ~/hidden HTTP/1.1\r\nHost: t\r\n\r\n"
+	// hello is a chunked body.
+	hello   = "5\r\nhello\r\n0\r\n\r\n"
+	chunked = "Transfer-Encoding: chunked"
+)
+
+var long = func(size int) string { return strings.Repeat("a", size) }
+
+func fieldsOf(count int) []string {
+	fields := make([]string, count)
+	for index := range fields {
+		fields[index] = "X-Many: 1"
+	}
+	return fields
+}
+
+// HTTP1 are the cases that are raw bytes.
+var HTTP1 = concat(lengths, codings, chunks, heads, lines, hosts, connections, pipelines, sizes)
+
+func concat(lists ...[]Case) []Case {
+	var all []Case
+	for _, list := range lists {
+		all = append(all, list...)
+	}
+	return all
+}
+
+var lengths = []Case{
+	{ID: "length-01", What: "one length", Send: post("Content-Length: 5") + "hello"},
+	{ID: "length-02", What: "length and coding, length first, a request behind the last chunk", Send: post("Content-Length: 38", chunked) + "0\r\n\r\n" + hidden},
+	{ID: "length-03", What: "coding and length, coding first, a request behind the last chunk", Send: post(chunked, "Content-Length: 38") + "0\r\n\r\n" + hidden},
+	{ID: "length-04", What: "coding and a length that ends within the first chunk", Send: post(chunked, "Content-Length: 4") + "21\r\n" + hidden + "\r\n0\r\n\r\n"},
+	{ID: "length-05", What: "coding and the same length as the chunks have", Send: post(chunked, "Content-Length: 15") + hello},
+	{ID: "length-06", What: "two equal lengths", Send: post("Content-Length: 5", "Content-Length: 5") + "hello"},
+	{ID: "length-07", What: "two lengths, the second longer", Send: post("Content-Length: 5", "Content-Length: 38") + "hello" + hidden},
+	{ID: "length-08", What: "two lengths, the second shorter", Send: post("Content-Length: 38", "Content-Length: 5") + "hello" + hidden},
+	{ID: "length-09", What: "a list of equal lengths", Send: post("Content-Length: 5, 5") + "hello"},
+	{ID: "length-10", What: "a list of different lengths", Send: post("Content-Length: 5, 38") + "hello" + hidden},
+	{ID: "length-11", What: "two lengths of one value, spelled differently", Send: post("Content-Length: 5", "Content-Length: 05") + "hello"},
+	{ID: "length-12", What: "a plus sign", Send: post("Content-Length: +5") + "hello"},
+	{ID: "length-13", What: "a minus sign", Send: post("Content-Length: -5") + "hello"},
+	{ID: "length-14", What: "minus zero", Send: post("Content-Length: -0") + hidden},
+	{ID: "length-15", What: "hexadecimal", Send: post("Content-Length: 0x5") + "hello"},
+	{ID: "length-16", What: "a space behind it", Send: post("Content-Length: 5 ") + "hello"},
+	{ID: "length-17", What: "a tab around it", Send: post("Content-Length:\t5\t") + "hello"},
+	{ID: "length-18", What: "a vertical tab before it", Send: post("Content-Length: \x0b5") + "hello"},
+	{ID: "length-19", What: "a form feed behind it", Send: post("Content-Length: 5\x0c") + "hello"},
+	{ID: "length-20", What: "NUL behind it", Send: post("Content-Length: 5\x00") + "hello"},
+	{ID: "length-21", What: "empty", Send: post("Content-Length: ") + "hello"},
+	{ID: "length-22", What: "a fraction", Send: post("Content-Length: 5.0") + "hello"},
+	{ID: "length-23", What: "an exponent", Send: post("Content-Length: 5e0") + "hello"},
+	{ID: "length-24", What: "an underscore", Send: post("Content-Length: 0_5") + "hello"},
+	{ID: "length-25", What: "a space inside", Send: post("Content-Length: 0 5") + "hello"},
+	{ID: "length-26", What: "2^64 + 5", Send: post("Content-Length: 18446744073709551621") + "hello"},
+	{ID: "length-27", What: "2^63", Send: post("Content-Length: 9223372036854775808") + "hello"},
+	{ID: "length-28", What: "thirty leading zeros", Send: post("Content-Length: 0000000000000000000000000000005") + "hello"},
+	{ID: "length-29", What: "digits of another script", Send: post("Content-Length: \xd9\xa5") + "hello"},
+	{ID: "length-30", What: "a comma behind it", Send: post("Content-Length: 5,") + "hello"},
+	{ID: "length-31", What: "a comma before it", Send: post("Content-Length: ,5") + "hello"},
+	{ID: "length-32", What: "a semicolon behind it", Send: post("Content-Length: 5;x") + "hello"},
+	{ID: "length-33", What: "quoted", Send: post("Content-Length: \"5\"") + "hello"},
+	{ID: "length-34", What: "a body on GET", Send: get("Content-Length: 5") + "hello"},
+	{ID: "length-35", What: "a body on GET that looks like a request", Send: get("Content-Length: 33") + hidden},
+	{ID: "length-36", What: "underscore in the name", Send: post("Content_Length: 38") + hidden},
+	{ID: "length-37", What: "space before the colon", Send: post("Content-Length : 38") + hidden},
+	{ID: "length-38", What: "tab before the colon", Send: post("Content-Length\t: 38") + hidden},
+	{ID: "length-39", What: "folded", Send: post("Content-Length:", " 33") + hidden},
+	{ID: "length-40", What: "a second length on a folded line", Send: post("Content-Length: 5", " 38") + "hello" + hidden},
+	{ID: "length-41", What: "length without a body on POST, then a request", Send: post("Content-Length: 0") + hidden},
+	{ID: "length-42", What: "no length on POST, then a request", Send: post() + hidden},
+	{ID: "length-43", What: "the body ends early", Send: post("Content-Length: 10") + "hello"},
+	{ID: "length-44", What: "an equal length and an empty one", Send: post("Content-Length: 5", "Content-Length:") + "hello"},
+	{ID: "length-45", What: "HEAD with a body", Send: request("HEAD ~/a", "Content-Length: 5") + "hello", Head: true},
+	{ID: "length-46", What: "HTTP/1.0 with a length", Send: bare("POST ~/a HTTP/1.0", "Host: t", "Content-Length: 5") + "hello"},
+}
+
+var codings = []Case{
+	{ID: "coding-01", What: "chunked", Send: post(chunked) + hello},
+	{ID: "coding-02", What: "mixed case", Send: post("Transfer-Encoding: ChUnKeD") + hello},
+	{ID: "coding-03", What: "name in capitals", Send: post("TRANSFER-ENCODING: chunked") + hello},
+	{ID: "coding-04", What: "chunked, then identity", Send: post("Transfer-Encoding: chunked, identity") + hello},
+	{ID: "coding-05", What: "identity, then chunked", Send: post("Transfer-Encoding: identity, chunked") + hello},
+	{ID: "coding-06", What: "identity alone, with a length", Send: post("Transfer-Encoding: identity", "Content-Length: 5") + "hello"},
+	{ID: "coding-07", What: "identity alone", Send: post("Transfer-Encoding: identity") + hidden},
+	{ID: "coding-08", What: "xchunked", Send: post("Transfer-Encoding: xchunked") + hello},
+	{ID: "coding-09", What: "xchunked, with a length", Send: post("Transfer-Encoding: xchunked", "Content-Length: 15") + hello},
+	{ID: "coding-10", What: "two spaces before it", Send: post("Transfer-Encoding:  chunked") + hello},
+	{ID: "coding-11", What: "a tab before it", Send: post("Transfer-Encoding:\tchunked") + hello},
+	{ID: "coding-12", What: "a vertical tab before it", Send: post("Transfer-Encoding: \x0bchunked") + hello},
+	{ID: "coding-13", What: "a vertical tab behind it", Send: post("Transfer-Encoding: chunked\x0b") + hello},
+	{ID: "coding-14", What: "a vertical tab before it, and a length", Send: post("Transfer-Encoding: \x0bchunked", "Content-Length: 15") + hello},
+	{ID: "coding-15", What: "NUL behind it, and a length", Send: post("Transfer-Encoding: chunked\x00", "Content-Length: 15") + hello},
+	{ID: "coding-16", What: "a comma behind it", Send: post("Transfer-Encoding: chunked,") + hello},
+	{ID: "coding-17", What: "a comma before it", Send: post("Transfer-Encoding: ,chunked") + hello},
+	{ID: "coding-18", What: "twice", Send: post(chunked, chunked) + hello},
+	{ID: "coding-19", What: "chunked, chunked in one field", Send: post("Transfer-Encoding: chunked, chunked") + hello},
+	{ID: "coding-20", What: "chunked, and identity in a second field", Send: post(chunked, "Transfer-Encoding: identity") + hello},
+	{ID: "coding-21", What: "identity, and chunked in a second field", Send: post("Transfer-Encoding: identity", chunked) + hello},
+	{ID: "coding-22", What: "gzip, then chunked", Send: post("Transfer-Encoding: gzip, chunked") + hello},
+	{ID: "coding-23", What: "chunked, then gzip", Send: post("Transfer-Encoding: chunked, gzip") + hello},
+	{ID: "coding-24", What: "gzip alone", Send: post("Transfer-Encoding: gzip") + hello},
+	{ID: "coding-25", What: "quoted", Send: post("Transfer-Encoding: \"chunked\"") + hello},
+	{ID: "coding-26", What: "a parameter", Send: post("Transfer-Encoding: chunked;q=1") + hello},
+	{ID: "coding-27", What: "empty, with a length", Send: post("Transfer-Encoding:", "Content-Length: 5") + "hello"},
+	{ID: "coding-28", What: "empty", Send: post("Transfer-Encoding:") + hello},
+	{ID: "coding-29", What: "unknown, with a length", Send: post("Transfer-Encoding: cow", "Content-Length: 5") + "hello"},
+	{ID: "coding-30", What: "space before the colon", Send: post("Transfer-Encoding : chunked") + hello},
+	{ID: "coding-31", What: "space before the colon, and a length", Send: post("Transfer-Encoding : chunked", "Content-Length: 15") + hello},
+	{ID: "coding-32", What: "tab before the colon", Send: post("Transfer-Encoding\t: chunked") + hello},
+	{ID: "coding-33", What: "folded", Send: post("Transfer-Encoding:", " chunked") + hello},
+	{ID: "coding-34", What: "folded, and a length", Send: post("Content-Length: 15", "Transfer-Encoding:", "\tchunked") + hello},
+	{ID: "coding-35", What: "behind a bare CR", Send: post("X-T: y\rTransfer-Encoding: chunked", "Content-Length: 15") + hello},
+	{ID: "coding-36", What: "behind a bare LF", Send: post("X-T: y\nTransfer-Encoding: chunked") + hello},
+	{ID: "coding-37", What: "behind a space at the line's start", Send: post("X-T: y", " Transfer-Encoding: chunked", "Content-Length: 15") + hello},
+	{ID: "coding-38", What: "underscore in the name", Send: post("Transfer_Encoding: chunked", "Content-Length: 15") + hello},
+	{ID: "coding-39", What: "a letter that only folds to k", Send: post("Transfer-Encoding: chun\xe2\x84\xaaed") + hello},
+	{ID: "coding-40", What: "a letter of Latin-1 in it", Send: post("Transfer-Encoding: chun\xffked", "Content-Length: 15") + hello},
+	{ID: "coding-41", What: "HTTP/1.0", Send: bare("POST ~/a HTTP/1.0", "Host: t", chunked) + hello},
+	{ID: "coding-42", What: "HTTP/1.0, and a length", Send: bare("POST ~/a HTTP/1.0", "Host: t", chunked, "Content-Length: 15") + hello},
+	{ID: "coding-43", What: "HTTP/1.0 keep-alive, and a length", Send: bare("POST ~/a HTTP/1.0", "Host: t", "Connection: keep-alive", chunked, "Content-Length: 5") + hello + hidden},
+	{ID: "coding-44", What: "chunked on GET", Send: get(chunked) + hello},
+	{ID: "coding-45", What: "chunked on GET with a request behind it", Send: get(chunked) + "0\r\n\r\n" + hidden},
+	{ID: "coding-46", What: "chunked on HEAD", Send: request("HEAD ~/a", chunked) + hello, Head: true},
+	{ID: "coding-47", What: "a newline of its own before the field", Send: post("X-T: y\r", chunked, "Content-Length: 15") + hello},
+	{ID: "coding-48", What: "trailing space", Send: post("Transfer-Encoding: chunked ") + hello},
+	{ID: "coding-49", What: "two words", Send: post("Transfer-Encoding: chunked chunked") + hello},
+	{ID: "coding-50", What: "as Content-Encoding, with a length", Send: post("Content-Encoding: chunked", "Content-Length: 15") + hello},
+}
+
+var chunks = []Case{
+	{ID: "chunk-01", What: "two chunks", Send: post(chunked) + "3\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"},
+	{ID: "chunk-02", What: "hexadecimal in capitals", Send: post(chunked) + "A\r\n0123456789\r\n0\r\n\r\n"},
+	{ID: "chunk-03", What: "leading zeros", Send: post(chunked) + "000005\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-04", What: "forty leading zeros", Send: post(chunked) + strings.Repeat("0", 40) + "5\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-05", What: "an extension", Send: post(chunked) + "5;name=value\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-06", What: "an extension in quotes with a semicolon", Send: post(chunked) + "5;name=\"a;b\"\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-07", What: "CRLF in a quoted extension", Send: post(chunked) + "5;name=\"a\r\nhello\"\r\n0\r\n\r\n" + hidden},
+	{ID: "chunk-08", What: "LF in an extension", Send: post(chunked) + "5;name\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-09", What: "LF in an extension that hides a size", Send: post(chunked) + "2;\nxx\r\n26\r\n0\r\n\r\n" + hidden},
+	{ID: "chunk-10", What: "CR in an extension", Send: post(chunked) + "5;na\rme\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-11", What: "a NUL in an extension", Send: post(chunked) + "5;na\x00me\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-12", What: "an extension of 2 KB", Send: post(chunked) + "5;" + long(2<<10) + "\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-13", What: "an extension of 100 KB", Send: post(chunked) + "5;" + long(100<<10) + "\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-14", What: "64 KB of extensions over many chunks", Send: post(chunked) + strings.Repeat("1;"+long(1<<10)+"\r\na\r\n", 64) + "0\r\n\r\n"},
+	{ID: "chunk-15", What: "an extension without a name", Send: post(chunked) + "5;\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-16", What: "0x before the size", Send: post(chunked) + "0x5\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-17", What: "a plus sign", Send: post(chunked) + "+5\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-18", What: "a minus sign", Send: post(chunked) + "-5\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-19", What: "a space before the size", Send: post(chunked) + " 5\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-20", What: "a space behind the size", Send: post(chunked) + "5 \r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-21", What: "a tab behind the size", Send: post(chunked) + "5\t\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-22", What: "a space before an extension", Send: post(chunked) + "5 ;a=b\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-23", What: "a space inside the size", Send: post(chunked) + "0 5\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-24", What: "a size of 17 digits", Send: post(chunked) + "10000000000000005\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-25", What: "the largest size of 16 digits", Send: post(chunked) + "ffffffffffffffff\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-26", What: "a size with the sign bit", Send: post(chunked) + "8000000000000005\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-27", What: "no size", Send: post(chunked) + "\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-28", What: "no size but an extension", Send: post(chunked) + ";a\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-29", What: "a size that is no number", Send: post(chunked) + "g\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-30", What: "an underscore in the size", Send: post(chunked) + "0_5\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-31", What: "no CRLF behind the data", Send: post(chunked) + "5\r\nhelloXX0\r\n\r\n"},
+	{ID: "chunk-32", What: "LF alone behind the data", Send: post(chunked) + "5\r\nhello\n0\r\n\r\n"},
+	{ID: "chunk-33", What: "CR alone behind the data", Send: post(chunked) + "5\r\nhello\r0\r\n\r\n"},
+	{ID: "chunk-34", What: "LF alone behind the size", Send: post(chunked) + "5\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-35", What: "CR alone behind the size", Send: post(chunked) + "5\rhello\r\n0\r\n\r\n"},
+	{ID: "chunk-36", What: "two CR behind the size", Send: post(chunked) + "5\r\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-37", What: "more data than the size says", Send: post(chunked) + "4\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-38", What: "less data than the size says", Send: post(chunked) + "6\r\nhello\r\n0\r\n\r\n"},
+	{ID: "chunk-39", What: "LF alone behind the last chunk", Send: post(chunked) + "5\r\nhello\r\n0\n\n"},
+	{ID: "chunk-40", What: "LF alone as the end", Send: post(chunked) + "5\r\nhello\r\n0\r\n\n"},
+	{ID: "chunk-41", What: "no end behind the last chunk, then a request", Send: post(chunked) + "5\r\nhello\r\n0\r\n" + hidden},
+	{ID: "chunk-42", What: "the last chunk has many zeros", Send: post(chunked) + "5\r\nhello\r\n00000000\r\n\r\n"},
+	{ID: "chunk-43", What: "the last chunk has an extension", Send: post(chunked) + "5\r\nhello\r\n0;a=b\r\n\r\n"},
+	{ID: "chunk-44", What: "no last chunk", Send: post(chunked) + "5\r\nhello\r\n"},
+	{ID: "chunk-45", What: "a trailer", Send: post(chunked, "Trailer: X-Trail") + "5\r\nhello\r\n0\r\nX-Trail: 1\r\n\r\n"},
+	{ID: "chunk-46", What: "a trailer nobody announced", Send: post(chunked) + "5\r\nhello\r\n0\r\nX-Trail: 1\r\n\r\n"},
+	{ID: "chunk-47", What: "Content-Length as a trailer", Send: post(chunked, "Trailer: Content-Length") + "5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n"},
+	{ID: "chunk-48", What: "Transfer-Encoding as a trailer", Send: post(chunked) + "5\r\nhello\r\n0\r\nTransfer-Encoding: identity\r\n\r\n"},
+	{ID: "chunk-49", What: "Host as a trailer", Send: post(chunked, "Trailer: Host") + "5\r\nhello\r\n0\r\nHost: other\r\n\r\n"},
+	{ID: "chunk-50", What: "a space before a trailer's colon", Send: post(chunked) + "5\r\nhello\r\n0\r\nX-Trail : 1\r\n\r\n"},
+	{ID: "chunk-51", What: "a folded trailer", Send: post(chunked) + "5\r\nhello\r\n0\r\nX-Trail: 1\r\n 2\r\n\r\n"},
+	{ID: "chunk-52", What: "a trailer without a colon", Send: post(chunked) + "5\r\nhello\r\n0\r\nX-Trail\r\n\r\n"},
+	{ID: "chunk-53", What: "NUL in a trailer", Send: post(chunked) + "5\r\nhello\r\n0\r\nX-Trail: a\x00b\r\n\r\n"},
+	{ID: "chunk-54", What: "bare CR in a trailer", Send: post(chunked) + "5\r\nhello\r\n0\r\nX-Trail: a\rb: c\r\n\r\n"},
+	{ID: "chunk-55", What: "a trailer of 64 KB", Send: post(chunked) + "5\r\nhello\r\n0\r\nX-Trail: " + long(64<<10) + "\r\n\r\n"},
+	{ID: "chunk-56", What: "two thousand trailers", Send: post(chunked) + "5\r\nhello\r\n0\r\n" + strings.Repeat("X-Trail: 1\r\n", 2000) + "\r\n"},
+	{ID: "chunk-57", What: "a request behind the end", Send: post(chunked) + hello + hidden},
+	{ID: "chunk-58", What: "CRLF before the first size", Send: post(chunked) + "\r\n" + hello},
+	{ID: "chunk-59", What: "one chunk of each byte", Send: post(chunked) + "1\r\nh\r\n1\r\ne\r\n1\r\nl\r\n1\r\nl\r\n1\r\no\r\n0\r\n\r\n"},
+	{ID: "chunk-60", What: "a second size in the data", Send: post(chunked) + "3\r\n5\r\n\r\n0\r\n\r\n"},
+}
+
+var heads = []Case{
+	{ID: "head-01", What: "LF alone ends every line", Send: "GET ~/a HTTP/1.1\nHost: t\n\n"},
+	{ID: "head-02", What: "LF alone ends the request line", Send: "GET ~/a HTTP/1.1\nHost: t\r\n\r\n"},
+	{ID: "head-03", What: "LF alone ends the head", Send: "GET ~/a HTTP/1.1\r\nHost: t\r\n\n"},
+	{ID: "head-04", What: "CR alone ends every line", Send: "GET ~/a HTTP/1.1\rHost: t\r\r"},
+	{ID: "head-05", What: "CR in a value", Send: get("X-T: a\rb")},
+	{ID: "head-06", What: "CR before CRLF", Send: get("X-T: a\r")},
+	{ID: "head-07", What: "LF in a value", Send: get("X-T: a\nb")},
+	{ID: "head-08", What: "NUL in a value", Send: get("X-T: a\x00b")},
+	{ID: "head-09", What: "NUL in a name", Send: get("X-T\x00: a")},
+	{ID: "head-10", What: "a control character in a value", Send: get("X-T: a\x01b")},
+	{ID: "head-11", What: "DEL in a value", Send: get("X-T: a\x7fb")},
+	{ID: "head-12", What: "Latin-1 in a value", Send: get("X-T: a\xffb")},
+	{ID: "head-13", What: "UTF-8 in a value", Send: get("X-T: \xc3\xa4")},
+	{ID: "head-14", What: "a tab in a value", Send: get("X-T: a\tb")},
+	{ID: "head-15", What: "a vertical tab in a value", Send: get("X-T: a\x0bb")},
+	{ID: "head-16", What: "a folded value", Send: get("X-T: a", " b")},
+	{ID: "head-17", What: "a value folded with a tab", Send: get("X-T: a", "\tb")},
+	{ID: "head-18", What: "the first line folded", Send: "GET ~/a HTTP/1.1\r\n X-T: a\r\nHost: t\r\n\r\n"},
+	{ID: "head-19", What: "a line of spaces", Send: get("X-T: a", "   ", "X-Tt: b")},
+	{ID: "head-20", What: "no name", Send: get(": a")},
+	{ID: "head-21", What: "no colon", Send: get("X-T")},
+	{ID: "head-22", What: "a space in the name", Send: get("X T: a")},
+	{ID: "head-23", What: "a space behind the name", Send: get("X-T : a")},
+	{ID: "head-24", What: "a tab behind the name", Send: get("X-T\t: a")},
+	{ID: "head-25", What: "a bracket in the name", Send: get("X(T: a")},
+	{ID: "head-26", What: "an at sign in the name", Send: get("X@T: a")},
+	{ID: "head-27", What: "Latin-1 in the name", Send: get("X\xe4T: a")},
+	{ID: "head-28", What: "CR in the name", Send: get("X\rT: a")},
+	{ID: "head-29", What: "an empty value", Send: get("X-T:")},
+	{ID: "head-30", What: "no space behind the colon", Send: get("X-T:a")},
+	{ID: "head-31", What: "a colon in the value", Send: get("X-T: a: b")},
+	{ID: "head-32", What: "every character a name may have", Send: get("X-T!#$%&'*+-.^_`|~9: a")},
+	{ID: "head-33", What: "a colon before the name", Send: get(":X-T: a")},
+	{ID: "head-34", What: "one empty line before the request", Send: "\r\n" + get()},
+	{ID: "head-35", What: "five empty lines before the request", Send: "\r\n\r\n\r\n\r\n\r\n" + get()},
+	{ID: "head-36", What: "LF before the request", Send: "\n" + get()},
+	{ID: "head-37", What: "a space before the request", Send: " " + get()},
+	{ID: "head-38", What: "a byte order mark before the request", Send: "\xef\xbb\xbf" + get()},
+	{ID: "head-39", What: "a TLS hello", Send: "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + long(64)},
+	{ID: "head-40", What: "NUL bytes", Send: "\x00\x00\x00\x00\r\n\r\n"},
+	{ID: "head-41", What: "the same field five times", Send: get("X-T: 1", "X-T: 2", "X-T: 3", "X-T: 4", "X-T: 5")},
+	{ID: "head-42", What: "two Content-Type", Send: post("Content-Type: a/b", "Content-Type: c/d", "Content-Length: 5") + "hello"},
+	{ID: "head-43", What: "an empty head", Send: "\r\n\r\n"},
+	{ID: "head-44", What: "a head that never ends", Send: "GET ~/a HTTP/1.1\r\nHost: t\r\nX-T: "},
+}
+
+var lines = []Case{
+	{ID: "line-01", What: "two spaces behind the method", Send: request("GET  ~/a")},
+	{ID: "line-02", What: "two spaces before the version", Send: bare("GET ~/a  HTTP/1.1", "Host: t")},
+	{ID: "line-03", What: "a tab between the words", Send: bare("GET\t~/a\tHTTP/1.1", "Host: t")},
+	{ID: "line-04", What: "a space behind the version", Send: bare("GET ~/a HTTP/1.1 ", "Host: t")},
+	{ID: "line-05", What: "no version", Send: bare("GET ~/a", "Host: t")},
+	{ID: "line-06", What: "no version and no head", Send: "GET ~/a\r\n"},
+	{ID: "line-07", What: "HTTP/1.2", Send: bare("GET ~/a HTTP/1.2", "Host: t")},
+	{ID: "line-08", What: "HTTP/2.0", Send: bare("GET ~/a HTTP/2.0", "Host: t")},
+	{ID: "line-09", What: "HTTP/0.9", Send: bare("GET ~/a HTTP/0.9", "Host: t")},
+	{ID: "line-10", What: "http/1.1", Send: bare("GET ~/a http/1.1", "Host: t")},
+	{ID: "line-11", What: "HTTP/1.10", Send: bare("GET ~/a HTTP/1.10", "Host: t")},
+	{ID: "line-12", What: "HTTP/01.1", Send: bare("GET ~/a HTTP/01.1", "Host: t")},
+	{ID: "line-13", What: "a word behind the version", Send: bare("GET ~/a HTTP/1.1 x", "Host: t")},
+	{ID: "line-14", What: "a comma in the version", Send: bare("GET ~/a HTTP/1,1", "Host: t")},
+	{ID: "line-15", What: "HTTP/1.0", Send: bare("GET ~/a HTTP/1.0", "Host: t")},
+	{ID: "line-16", What: "HTTP/3.0", Send: bare("GET ~/a HTTP/3.0", "Host: t")},
+	{ID: "line-17", What: "a method in small letters", Send: request("get ~/a")},
+	{ID: "line-18", What: "NUL in the method", Send: request("G\x00T ~/a")},
+	{ID: "line-19", What: "a bracket in the method", Send: request("GE(T ~/a")},
+	{ID: "line-20", What: "no method", Send: request(" ~/a")},
+	{ID: "line-21", What: "a method of 10 KB", Send: request(long(10<<10) + " ~/a")},
+	{ID: "line-22", What: "a method of one's own", Send: request("PURGE ~/a")},
+	{ID: "line-23", What: "Latin-1 in the method", Send: request("G\xc9T ~/a")},
+	{ID: "line-24", What: "a slash in the method", Send: request("A/B ~/a")},
+	{ID: "line-25", What: "Latin-1 in the path", Send: request("GET ~/\xe4")},
+	{ID: "line-26", What: "UTF-8 in the path", Send: request("GET ~/\xc3\xa4")},
+	{ID: "line-27", What: "a space in the path", Send: request("GET ~/a b")},
+	{ID: "line-28", What: "NUL in the path", Send: request("GET ~/a\x00b")},
+	{ID: "line-29", What: "a control character in the path", Send: request("GET ~/a\x01b")},
+	{ID: "line-30", What: "DEL in the path", Send: request("GET ~/a\x7fb")},
+	{ID: "line-31", What: "a fragment", Send: request("GET ~/a#b")},
+	{ID: "line-32", What: "no slash", Send: request("GET a")},
+	{ID: "line-33", What: "an asterisk on GET", Send: request("GET *")},
+	{ID: "line-34", What: "an asterisk on OPTIONS", Send: request("OPTIONS *")},
+	{ID: "line-35", What: "two slashes", Send: request("GET ~//other/a")},
+	{ID: "line-36", What: "a backslash", Send: request("GET ~/a\\b")},
+	{ID: "line-37", What: "%00", Send: request("GET ~/a%00b")},
+	{ID: "line-38", What: "%0d%0a", Send: request("GET ~/a%0d%0aX-T:%20b")},
+	{ID: "line-39", What: "% without digits", Send: request("GET ~/a%zz")},
+	{ID: "line-40", What: "dots", Send: request("GET ~/a/../../b/./c")},
+	{ID: "line-41", What: "absolute, the same host", Send: request("GET http://t/a")},
+	{ID: "line-42", What: "absolute, another host", Send: request("GET http://other/a")},
+	{ID: "line-43", What: "absolute, with a user", Send: request("GET http://user:word@t/a")},
+	{ID: "line-44", What: "absolute, https", Send: request("GET https://t/a")},
+	{ID: "line-45", What: "absolute, without a host", Send: request("GET http:///a")},
+	{ID: "line-46", What: "absolute, of another scheme", Send: request("GET ftp://t/a")},
+	{ID: "line-47", What: "absolute, without a path", Send: request("GET http://t")},
+	{ID: "line-48", What: "a host and a port on GET", Send: request("GET t:80")},
+	{ID: "line-49", What: "CONNECT", Send: bare("CONNECT t:80 HTTP/1.1", "Host: t:80")},
+	{ID: "line-50", What: "CONNECT with a request behind it", Send: bare("CONNECT t:80 HTTP/1.1", "Host: t:80") + hidden},
+	{ID: "line-51", What: "CONNECT to a path", Send: request("CONNECT /a")},
+	{ID: "line-52", What: "quotes and brackets in the path", Send: request("GET ~/a\"<>{}|^`")},
+	{ID: "line-53", What: "PRI", Send: bare("PRI * HTTP/1.1", "Host: t")},
+	{ID: "line-54", What: "half a preface of HTTP/2", Send: "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"},
+	{ID: "line-55", What: "a question mark and nothing", Send: request("GET ~/a?")},
+	{ID: "line-56", What: "a query with everything", Send: request("GET ~/a?b=%zz&c=;d=/?&&=")},
+	{ID: "line-57", What: "no target", Send: bare("GET HTTP/1.1", "Host: t")},
+	{ID: "line-58", What: "an empty target", Send: bare("GET  HTTP/1.1", "Host: t")},
+	{ID: "line-59", What: "CR in the line", Send: request("GET ~/a\rX-T: b")},
+	{ID: "line-60", What: "Latin-1 in the query", Send: request("GET ~/a?\xe4")},
+	{ID: "line-61", What: "TRACE", Send: request("TRACE ~/a")},
+	{ID: "line-62", What: "a path that ends in %", Send: request("GET ~/a%")},
+	{ID: "line-63", What: "%2f and %2e", Send: request("GET ~/a%2f..%2F%2e%2e/b")},
+	{ID: "line-64", What: "a semicolon in the path", Send: request("GET ~/a;b=c/d")},
+}
+
+var hosts = []Case{
+	{ID: "host-01", What: "none", Send: bare("GET ~/a HTTP/1.1", "X-T: a")},
+	{ID: "host-02", What: "none, HTTP/1.0", Send: bare("GET ~/a HTTP/1.0", "X-T: a")},
+	{ID: "host-03", What: "two equal", Send: get("Host: t")},
+	{ID: "host-04", What: "two different", Send: get("Host: other")},
+	{ID: "host-05", What: "empty", Send: bare("GET ~/a HTTP/1.1", "Host:")},
+	{ID: "host-06", What: "a space in it", Send: bare("GET ~/a HTTP/1.1", "Host: a b")},
+	{ID: "host-07", What: "a path in it", Send: bare("GET ~/a HTTP/1.1", "Host: t/b")},
+	{ID: "host-08", What: "a user in it", Send: bare("GET ~/a HTTP/1.1", "Host: u@t")},
+	{ID: "host-09", What: "a port too large", Send: bare("GET ~/a HTTP/1.1", "Host: t:99999")},
+	{ID: "host-10", What: "a port that is no number", Send: bare("GET ~/a HTTP/1.1", "Host: t:abc")},
+	{ID: "host-11", What: "a list", Send: bare("GET ~/a HTTP/1.1", "Host: t, other")},
+	{ID: "host-12", What: "NUL", Send: bare("GET ~/a HTTP/1.1", "Host: t\x00")},
+	{ID: "host-13", What: "an open bracket", Send: bare("GET ~/a HTTP/1.1", "Host: [::1")},
+	{ID: "host-14", What: "UTF-8", Send: bare("GET ~/a HTTP/1.1", "Host: t\xc3\xa4")},
+	{ID: "host-15", What: "folded", Send: bare("GET ~/a HTTP/1.1", "Host: t", " other")},
+	{ID: "host-16", What: "behind other fields", Send: bare("GET ~/a HTTP/1.1", "X-T: a", "Host: t")},
+	{ID: "host-17", What: "in capitals", Send: bare("GET ~/a HTTP/1.1", "HOST: t")},
+	{ID: "host-18", What: "a space before the colon", Send: bare("GET ~/a HTTP/1.1", "Host : t")},
+	{ID: "host-19", What: "a port", Send: bare("GET ~/a HTTP/1.1", "Host: t:8080")},
+	{ID: "host-20", What: "an address of IPv6", Send: bare("GET ~/a HTTP/1.1", "Host: [::1]:80")},
+	{ID: "host-21", What: "two empty", Send: bare("GET ~/a HTTP/1.1", "Host:", "Host:")},
+	{ID: "host-22", What: "a query in it", Send: bare("GET ~/a HTTP/1.1", "Host: t?b")},
+	{ID: "host-23", What: "a fragment in it", Send: bare("GET ~/a HTTP/1.1", "Host: t#b")},
+	{ID: "host-24", What: "a backslash in it", Send: bare("GET ~/a HTTP/1.1", "Host: t\\b")},
+	{ID: "host-25", What: "a quote in it", Send: bare("GET ~/a HTTP/1.1", "Host: t\"b")},
+	{ID: "host-26", What: "a percent sign in it", Send: bare("GET ~/a HTTP/1.1", "Host: t%41")},
+	{ID: "host-27", What: "an underscore in it", Send: bare("GET ~/a HTTP/1.1", "Host: t_b")},
+	{ID: "host-28", What: "X-Forwarded-Host beside it", Send: get("X-Forwarded-Host: other")},
+	{ID: "host-29", What: "a tab in it", Send: bare("GET ~/a HTTP/1.1", "Host: t\tb")},
+	{ID: "host-30", What: "two, HTTP/1.0", Send: bare("GET ~/a HTTP/1.0", "Host: t", "Host: other")},
+}
+
+var connections = []Case{
+	{ID: "connection-01", What: "close, then a request", Send: get("Connection: close") + hidden},
+	{ID: "connection-02", What: "names Content-Length", Send: post("Connection: Content-Length", "Content-Length: 33") + hidden},
+	{ID: "connection-03", What: "names Transfer-Encoding", Send: post("Connection: Transfer-Encoding", chunked) + hello},
+	{ID: "connection-04", What: "names Host", Send: get("Connection: Host")},
+	{ID: "connection-05", What: "names a field", Send: get("Connection: X-T", "X-T: secret", "X-Tt: kept")},
+	{ID: "connection-06", What: "names a field in a list of two fields", Send: get("Connection: keep-alive, X-T", "Connection: X-Tt", "X-T: a", "X-Tt: b")},
+	{ID: "connection-07", What: "TE: trailers", Send: get("Connection: TE", "TE: trailers")},
+	{ID: "connection-08", What: "TE: gzip", Send: get("Connection: TE", "TE: gzip")},
+	{ID: "connection-09", What: "Proxy-Connection", Send: get("Proxy-Connection: keep-alive")},
+	{ID: "connection-10", What: "Keep-Alive", Send: get("Keep-Alive: timeout=5", "Connection: keep-alive")},
+	{ID: "connection-11", What: "HTTP/1.0 with keep-alive, then a request", Send: bare("GET ~/a HTTP/1.0", "Host: t", "Connection: keep-alive") + hidden},
+	{ID: "connection-12", What: "HTTP/1.0, then a request", Send: bare("GET ~/a HTTP/1.0", "Host: t") + hidden},
+	{ID: "connection-13", What: "a token that is no name", Send: get("Connection: a b, (", "X-T: a")},
+	{ID: "connection-14", What: "Upgrade without Connection", Send: get("Upgrade: websocket")},
+	{ID: "connection-15", What: "an upgrade that the function refuses, then a request", Send: get("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==") + hidden},
+	{ID: "connection-16", What: "an upgrade with a length", Send: post("Connection: Upgrade", "Upgrade: websocket", "Content-Length: 5") + "hello"},
+	{ID: "connection-17", What: "an upgrade with a length and a request behind it", Send: post("Connection: Upgrade", "Upgrade: websocket", "Content-Length: 5") + "hello" + hidden},
+	{ID: "connection-18", What: "an upgrade with chunks", Send: post("Connection: Upgrade", "Upgrade: websocket", chunked) + hello},
+	{ID: "connection-19", What: "Upgrade: h2c without settings", Send: get("Connection: Upgrade", "Upgrade: h2c")},
+	{ID: "connection-20", What: "Upgrade: h2c with settings that are no base64", Send: get("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: !!!")},
+	{ID: "connection-21", What: "Upgrade: two protocols", Send: get("Connection: Upgrade", "Upgrade: websocket, other")},
+	{ID: "connection-22", What: "Upgrade in HTTP/1.0", Send: bare("GET ~/a HTTP/1.0", "Host: t", "Connection: Upgrade", "Upgrade: websocket")},
+	{ID: "connection-23", What: "an upgrade with a control character", Send: get("Connection: Upgrade", "Upgrade: web\xffsocket")},
+	{ID: "connection-24", What: "names Connection, and Upgrade without wanting it", Send: get("Connection: close, Connection", "Upgrade: websocket")},
+	{ID: "expect-01", What: "100-continue with the body at once", Send: post("Expect: 100-continue", "Content-Length: 5") + "hello"},
+	{ID: "expect-02", What: "100-continue with chunks", Send: post("Expect: 100-continue", chunked) + hello},
+	{ID: "expect-03", What: "100-continue in capitals", Send: post("Expect: 100-CONTINUE", "Content-Length: 5") + "hello"},
+	{ID: "expect-04", What: "100-continue without a body", Send: get("Expect: 100-continue")},
+	{ID: "expect-05", What: "something else", Send: post("Expect: 200-ok", "Content-Length: 5") + "hello"},
+	{ID: "expect-06", What: "100-continue and something else", Send: post("Expect: 100-continue, 200-ok", "Content-Length: 5") + "hello"},
+	{ID: "expect-07", What: "100-continue twice", Send: post("Expect: 100-continue", "Expect: 100-continue", "Content-Length: 5") + "hello"},
+	{ID: "expect-08", What: "100-continue in HTTP/1.0", Send: bare("POST ~/a HTTP/1.0", "Host: t", "Expect: 100-continue", "Content-Length: 5") + "hello"},
+	{ID: "expect-09", What: "100-continue and a request in the body", Send: post("Expect: 100-continue", "Content-Length: 33") + hidden},
+	{ID: "expect-10", What: "empty", Send: post("Expect:", "Content-Length: 5") + "hello"},
+	{ID: "expect-11", What: "100-continue with a length of 0 and a request behind it", Send: post("Expect: 100-continue", "Content-Length: 0") + hidden},
+	{ID: "expect-12", What: "something else, and a request in the body", Send: post("Expect: wait", "Content-Length: 33") + hidden},
+	{ID: "expect-13", What: "100-continue and both framings", Send: post("Expect: 100-continue", "Content-Length: 38", chunked) + "0\r\n\r\n" + hidden},
+}
+
+var pipelines = []Case{
+	{ID: "pipeline-01", What: "two requests", Send: get() + hidden},
+	{ID: "pipeline-02", What: "a body, then a request", Send: post("Content-Length: 5") + "hello" + hidden},
+	{ID: "pipeline-03", What: "a body that is a request", Send: post("Content-Length: 33") + hidden},
+	{ID: "pipeline-04", What: "a body longer than its length", Send: post("Content-Length: 4") + "hello" + hidden},
+	{ID: "pipeline-05", What: "CRLF behind a body", Send: post("Content-Length: 5") + "hello\r\n" + hidden},
+	{ID: "pipeline-06", What: "ten requests", Send: strings.Repeat(get(), 10)},
+	{ID: "pipeline-07", What: "a request, then nonsense", Send: get() + "nonsense\r\n\r\n"},
+	{ID: "pipeline-08", What: "a request, then one with two lengths", Send: get() + post("Content-Length: 5", "Content-Length: 6") + "hello!"},
+	{ID: "pipeline-09", What: "nonsense, then a request", Send: "nonsense\r\n\r\n" + hidden},
+	{ID: "pipeline-10", What: "a refused coding, then a request", Send: post("Transfer-Encoding: xchunked") + hidden},
+	{ID: "pipeline-11", What: "a refused length, then a request", Send: post("Content-Length: +0") + hidden},
+	{ID: "pipeline-12", What: "a refused Host, then a request", Send: bare("GET ~/a HTTP/1.1", "Host: a b") + hidden},
+	{ID: "pipeline-13", What: "two chunked bodies", Send: post(chunked) + hello + post(chunked) + hello},
+	{ID: "pipeline-14", What: "a request behind a broken chunk", Send: post(chunked) + "x\r\n" + hidden},
+	{ID: "pipeline-15", What: "GET, and the preface of HTTP/2", Send: get() + "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"},
+}
+
+var sizes = []Case{
+	{ID: "size-01", What: "a path of 60 KB", Send: request("GET ~/" + long(60<<10))},
+	{ID: "size-02", What: "a path of 2 MB", Send: request("GET ~/" + long(2<<20))},
+	{ID: "size-03", What: "a value of 200 KB", Send: get("X-T: " + long(200<<10))},
+	{ID: "size-04", What: "a value of 600 KB", Send: get("X-T: " + long(600<<10))},
+	{ID: "size-05", What: "a value of 3 MB", Send: get("X-T: " + long(3<<20))},
+	{ID: "size-06", What: "a name of 60 KB", Send: get("X-T" + long(60<<10) + ": a")},
+	{ID: "size-07", What: "a name of 2 MB", Send: get("X-T" + long(2<<20) + ": a")},
+	{ID: "size-08", What: "200 fields", Send: get(fieldsOf(200)...)},
+	{ID: "size-09", What: "1,000 fields", Send: get(fieldsOf(1000)...)},
+	{ID: "size-10", What: "100,000 fields", Send: get(fieldsOf(100_000)...)},
+	{ID: "size-11", What: "a value of 3 MB, and a request behind it", Send: get("X-T: "+long(3<<20)) + hidden},
+	{ID: "size-12", What: "a Host of 100 KB", Send: bare("GET ~/a HTTP/1.1", "Host: "+long(100<<10))},
+	{ID: "size-13", What: "2 MB without an end of line", Send: "GET " + long(2<<20)},
+	{ID: "size-14", What: "a body of 1 MB", Send: post("Content-Length: 1048576") + long(1<<20)},
+	{ID: "size-15", What: "100,000 empty lines", Send: strings.Repeat("\r\n", 100_000) + get()},
+}

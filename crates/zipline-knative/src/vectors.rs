@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use serde_json::Value;
 
 use crate::go::{float, number, quote};
-use crate::logging::{Entry, FieldValue, KEY_FIELD, Level, Logging, POD_FIELD};
 use crate::observability::{DEFAULT_REQUEST_LOG_TEMPLATE, MetricsProtocol, Observability, TracingProtocol};
 use crate::probe::{Check, Probe};
 use crate::request_log::{Request, Response, Revision, Template, escape, trace_id};
 use crate::stat::{Event, Reporter, Stat};
-use crate::tls::{Curve, TlsVariables, TlsVersion};
 use crate::{contract, metrics, replies, route_tag};
+
+mod settings;
 
 fn section(name: &str) -> Value {
     let all: Value = serde_json::from_str(include_str!("../vectors.json")).unwrap();
@@ -243,91 +243,6 @@ fn probes() {
             let failures = numbers[3].as_u64().unwrap();
             assert_eq!(u64::from(ours.failure_threshold), if failures == 0 { 3 } else { failures });
         }
-    });
-}
-
-#[test]
-fn logging() {
-    each("Logging", |item| {
-        let ours = Logging::parse(text(&item["Config"]), text(&item["Level"]));
-        assert_eq!(ours.level.word(crate::logging::LevelEncoding::Lowercase), item["Result"], "{item}");
-        let line = text(&item["Line"]);
-        if line.is_empty() || !line.contains("text") {
-            return;
-        }
-        let line: Value = serde_json::from_str(line).unwrap();
-        assert_eq!(line[&ours.keys.message], "text \"q\"", "{item}");
-        assert_eq!(line[&ours.keys.name], ours.logger, "{item}");
-        let word = Level::Error.word(ours.level_words);
-        // Colours are not written here.
-        let plain = text(&line[&ours.keys.level]).replace("\u{1b}[31m", "").replace("\u{1b}[0m", "");
-        assert_eq!(word, plain, "{item}");
-        for (name, value) in &ours.initial_fields {
-            assert_eq!(line[name].to_string(), *value, "{item}");
-        }
-    });
-}
-
-#[test]
-fn log_lines() {
-    each("Lines", |item| {
-        let logging = Logging::parse(text(&item["Config"]), "");
-        let level = Level::parse(text(&item["Level"])).unwrap();
-        let entry = Entry {
-            level,
-            since_epoch: Duration::from_nanos(item["Nanoseconds"].as_u64().unwrap()),
-            message: text(&item["Message"]),
-            fields: &[
-                ("text", FieldValue::Text("a\"b")),
-                ("int", FieldValue::Int(-3)),
-                ("float", FieldValue::Float(1234567.5)),
-                ("bool", FieldValue::Bool(true)),
-                ("nan", FieldValue::Float(f64::NAN)),
-            ],
-        };
-        let context = [(KEY_FIELD, FieldValue::Text("ns/rev")), (POD_FIELD, FieldValue::Text("pod"))];
-        let mut out = Vec::new();
-        logging.write(&entry, &context, &mut out);
-        assert_eq!(
-            String::from_utf8(out).unwrap(),
-            String::from_utf8(bytes(&item["Line"])).unwrap(),
-            "{item}"
-        );
-    });
-}
-
-#[test]
-fn tls() {
-    each("TLS", |item| {
-        let value = |at: usize| text(&item["Values"][at]).to_owned();
-        let variables = TlsVariables {
-            prefix: "VECTOR_".into(),
-            min_version: value(0),
-            max_version: value(1),
-            cipher_suites: value(2),
-            curve_preferences: value(3),
-        };
-        let ours = variables.resolve();
-        assert_eq!(ours.is_ok(), item["OK"], "{item}: {ours:?}");
-        let Ok(ours) = ours else { return };
-        let version = |version| if version == TlsVersion::V12 { 0x303 } else { 0x304 };
-        assert_eq!(version(ours.min), item["Min"], "{item}");
-        // No highest version is the highest there is.
-        assert_eq!(version(ours.max), item["Max"].as_u64().filter(|max| *max > 0).unwrap_or(0x304), "{item}");
-        assert_eq!(ours.cipher_suites.unwrap_or_default().len(), item["Suites"], "{item}");
-        let curves = ours.curves.unwrap_or_default();
-        let curves: Vec<u64> = curves
-            .iter()
-            .map(|curve| match curve {
-                Curve::P256 => 23,
-                Curve::P384 => 24,
-                Curve::P521 => 25,
-                Curve::X25519 => 29,
-                Curve::X25519MlKem768 => 4588,
-            })
-            .collect();
-        let go = item["Curves"].as_array().cloned().unwrap_or_default();
-        assert_eq!(curves, go.iter().map(|curve| curve.as_u64().unwrap()).collect::<Vec<_>>(), "{item}");
     });
 }
 

@@ -19,6 +19,8 @@ const file = "../../../crates/zipline-knative/vectors.json"
 var update = flag.Bool("update", false, "write the file instead of comparing with it")
 
 type vectors struct {
+	Given         map[string]string
+	Environments  []environmentAnswer
 	Ints          []answer
 	Bools         []answer
 	Floats        []float
@@ -39,6 +41,8 @@ type vectors struct {
 
 func TestTheFileIsWhatKnativeAnswers(t *testing.T) {
 	now := vectors{
+		Given:         given,
+		Environments:  environments(t),
 		Ints:          ints(),
 		Bools:         bools(),
 		Floats:        floats(),

@@ -47,7 +47,7 @@ test-demo: $(STAMPS)/python ## run the demo's functions and scene without Ziplin
 test-clients: $(STAMPS)/python $(STAMPS)/node $(STAMPS)/go build ## run the client matrix (docs/clients.md)
 	$(PYTHON) -m pytest -q clients
 
-test-protocols: $(STAMPS)/protocols build ## run h2spec, gRPC's, WebSocket and smuggling cases (interop/protocols)
+test-protocols: $(STAMPS)/protocols $(STAMPS)/knative build ## run h2spec, gRPC's, WebSocket and smuggling cases (interop/protocols)
 	build/protocols/protocols
 
 clean-state: ## remove what set-up and runs left, except Rust's target folder

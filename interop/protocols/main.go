@@ -7,6 +7,7 @@ import (
 	"io"
 	"log"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -30,29 +31,52 @@ func main() {
 		exit(grpcsuite.Child(os.Args[2], os.Args[3], os.Args[4]))
 	}
 	binaries := flag.String("bin", "target/debug", "folder of the built programs")
-	names := flag.String("suite", "h2spec,grpc,websocket,corpus", "which suites to run")
-	only := flag.String("case", "", "of the corpus, only cases whose id begins so")
-	learn := flag.Bool("learn", false, "print outcomes.txt as it would be now")
+	queue := flag.String("queue", "build/knative/queue", "Knative's own queue-proxy")
+	names := flag.String("suite", "", "which suites to run, with commas between; all if empty")
+	only := flag.String("case", "", "of a corpus, only cases whose id begins so")
+	learn := flag.Bool("learn", false, "print a corpus' outcomes as they would be now")
 	all := flag.Bool("v", false, "print cases that pass too")
 	flag.Parse()
 
-	zipline := func(port int) (*subject.Subject, error) {
+	standalone := func(_ *subject.Place, port int) (*subject.Subject, error) {
 		return subject.Zipline{Binaries: *binaries, UserPort: port}.Start()
+	}
+	inPod := subject.Knative{Name: "zipline", Binary: filepath.Join(*binaries, "zipline-queue-proxy")}.Start
+	stock := subject.Knative{Name: "knative", Binary: *queue}.Start
+	send := func(name, against string, config corpus.Config) (report.Suite, error) {
+		config.Workers, config.Only, config.Learn = workers, *only, *learn
+		results, err := corpus.Run(config)
+		if *learn && err == nil {
+			fmt.Print(corpus.Record(results))
+		}
+		return corpus.Report(name, against, results), err
+	}
+	apart := func(run func(*subject.Place) (report.Suite, error)) (report.Suite, error) {
+		place, err := subject.NewPlace()
+		if err != nil {
+			return report.Suite{}, err
+		}
+		defer place.Close()
+		return run(place)
 	}
 	suites := []struct {
 		name string
-		run  func() (report.Suite, error)
+		run  func(name string) (report.Suite, error)
 	}{
-		{"h2spec", func() (report.Suite, error) { return conformance.Run(zipline) }},
-		{"grpc", func() (report.Suite, error) { return grpcsuite.Run(*binaries) }},
-		{"websocket", func() (report.Suite, error) { return wssuite.Run(zipline) }},
-		{"corpus", func() (report.Suite, error) {
-			config := corpus.Config{Zipline: zipline, Workers: workers, Only: *only, Learn: *learn}
-			results, err := corpus.Run(config)
-			if *learn && err == nil {
-				fmt.Print(corpus.Record(results))
-			}
-			return corpus.Report(results), err
+		{"h2spec", func(name string) (report.Suite, error) { return conformance.Run(name, nil, standalone) }},
+		{"h2spec-knative", func(name string) (report.Suite, error) {
+			return apart(func(place *subject.Place) (report.Suite, error) { return conformance.Run(name, place, inPod) })
+		}},
+		{"grpc", func(string) (report.Suite, error) { return grpcsuite.Run(*binaries) }},
+		{"websocket", func(name string) (report.Suite, error) { return wssuite.Run(name, nil, standalone) }},
+		{"websocket-knative", func(name string) (report.Suite, error) {
+			return apart(func(place *subject.Place) (report.Suite, error) { return wssuite.Run(name, place, inPod) })
+		}},
+		{"corpus", func(name string) (report.Suite, error) {
+			return send(name, "Knative's own queue-proxy", corpus.Config{Zipline: standalone, Go: stock, GoApart: true})
+		}},
+		{"corpus-knative", func(name string) (report.Suite, error) {
+			return send(name, "Knative's own queue-proxy", corpus.Config{Zipline: inPod, ZiplineApart: true, Go: stock, GoApart: true})
 		}},
 	}
 	wanted := strings.Split(*names, ",")
@@ -61,10 +85,10 @@ func main() {
 	// The servers here complain of what the suites do to them.
 	log.SetOutput(io.Discard)
 	for _, suite := range suites {
-		if !slices.Contains(wanted, suite.name) {
+		if *names != "" && !slices.Contains(wanted, suite.name) {
 			continue
 		}
-		result, err := suite.run()
+		result, err := suite.run(suite.name)
 		result.Print(os.Stderr, *all)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "FAIL %s: %v\n", suite.name, err)

@@ -3,6 +3,7 @@
 package conformance
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -91,9 +92,9 @@ var excused = map[string]string{
 }
 
 // Run runs h2spec against Zipline and, at the same time, against Go's server.
-func Run(zipline func(port int) (*subject.Subject, error)) (report.Suite, error) {
-	suite := report.Suite{Name: "h2spec", Against: "RFC 9113 and RFC 7541 as h2spec " + Commit + " reads them"}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func Run(name string, place *subject.Place, zipline subject.Starter) (report.Suite, error) {
+	suite := report.Suite{Name: name, Against: "RFC 9113 and RFC 7541 as h2spec " + Commit + " reads them"}
+	listener, err := place.Listen()
 	if err != nil {
 		return suite, err
 	}
@@ -104,12 +105,12 @@ func Run(zipline func(port int) (*subject.Subject, error)) (report.Suite, error)
 	go function.Serve(listener)
 	defer function.Close()
 	port := subject.Port(listener.Addr())
-	ours, err := zipline(port)
+	ours, err := zipline(place, port)
 	if err != nil {
 		return suite, err
 	}
 	defer ours.Close()
-	reference, err := subject.Reference(port)
+	reference, err := subject.Reference(place, port)
 	if err != nil {
 		return suite, err
 	}
@@ -120,10 +121,10 @@ func Run(zipline func(port int) (*subject.Subject, error)) (report.Suite, error)
 	}
 	theirs := make(chan outcome, 1)
 	go func() {
-		results, err := child(reference.Addr)
+		results, err := child(place, reference.Addr)
 		theirs <- outcome{results, err}
 	}()
-	results, err := child(ours.Addr)
+	results, err := child(place, ours.Addr)
 	of := <-theirs
 	if err != nil {
 		return suite, err
@@ -166,19 +167,24 @@ func Run(zipline func(port int) (*subject.Subject, error)) (report.Suite, error)
 	return suite, nil
 }
 
-func child(addr string) ([]result, error) {
+func child(place *subject.Place, addr string) ([]result, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
 	command := exec.Command(self, Command, addr)
 	command.Stderr = os.Stderr
-	output, err := command.Output()
+	var output bytes.Buffer
+	command.Stdout = &output
+	place.Do(func() { err = command.Start() })
+	if err == nil {
+		err = command.Wait()
+	}
 	if err != nil {
-		return nil, fmt.Errorf("h2spec against %s: %w: %.500s", addr, err, output)
+		return nil, fmt.Errorf("h2spec against %s: %w: %.500s", addr, err, output.String())
 	}
 	var results []result
-	if err := json.Unmarshal(output, &results); err != nil {
+	if err := json.Unmarshal(output.Bytes(), &results); err != nil {
 		return nil, fmt.Errorf("h2spec against %s: %w", addr, err)
 	}
 	return results, nil

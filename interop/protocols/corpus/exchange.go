@@ -53,14 +53,9 @@ func (o Outcome) String() string {
 	return client + " " + o.End + " | " + seen
 }
 
-// exchange1 sends raw bytes over a new connection and watches until nothing more happens, or until `expected` says
+// exchange1 sends raw bytes over a connection and watches until nothing more happens, or until `expected` says
 // that this is how it is to look like.
-func exchange1(addr string, send []byte, headOnly bool, up *upstream.Upstream, expected func(Outcome) bool, patience time.Duration) (Outcome, error) {
-	conn, err := net.DialTimeout("tcp", addr, patience)
-	if err != nil {
-		return Outcome{}, err
-	}
-	defer conn.Close()
+func exchange1(conn net.Conn, send []byte, headOnly bool, up *upstream.Upstream, expected func(Outcome) bool) Outcome {
 	heard := &heard{last: time.Now(), end: "open"}
 	go heard.listen(conn)
 	go func() {
@@ -75,7 +70,7 @@ func exchange1(addr string, send []byte, headOnly bool, up *upstream.Upstream, e
 		outcome.Upstream = seen
 		still := time.Since(heard.lastTime()) > quiet && time.Since(last) > quiet
 		if still && expected(outcome) || time.Now().After(deadline) {
-			return outcome, nil
+			return outcome
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

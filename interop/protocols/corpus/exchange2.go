@@ -14,13 +14,8 @@ import (
 	"zipline.internal/interop/protocols/upstream"
 )
 
-// exchange2 sends a case's frames over a new h2c connection; the outcome's end is ended, reset, goaway, closed or open.
-func exchange2(addr string, frames []frame, up *upstream.Upstream, expected func(Outcome) bool, patience time.Duration) (Outcome, error) {
-	conn, err := net.DialTimeout("tcp", addr, patience)
-	if err != nil {
-		return Outcome{}, err
-	}
-	defer conn.Close()
+// exchange2 sends a case's frames over an h2c connection; the outcome's end is ended, reset, goaway, closed or open.
+func exchange2(conn net.Conn, frames []frame, up *upstream.Upstream, expected func(Outcome) bool) Outcome {
 	heard := &heard2{last: time.Now(), end: "open", framer: http2.NewFramer(conn, conn)}
 	go func() {
 		var block bytes.Buffer
@@ -43,7 +38,7 @@ func exchange2(addr string, frames []frame, up *upstream.Upstream, expected func
 		outcome.Upstream = seen
 		still := time.Since(at) > quiet && time.Since(last) > quiet
 		if still && expected(outcome) || time.Now().After(deadline) {
-			return outcome, nil
+			return outcome
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

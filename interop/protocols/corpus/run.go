@@ -2,6 +2,7 @@ package corpus
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -29,41 +30,59 @@ type Result struct {
 
 // pair is a proxy in front of an upstream of its own.
 type pair struct {
+	place *subject.Place
 	proxy *subject.Subject
 	up    *upstream.Upstream
 }
 
-func start(proxy func(port int) (*subject.Subject, error)) (*pair, error) {
-	up, err := upstream.Start()
+func start(starter subject.Starter, apart bool) (*pair, error) {
+	var place *subject.Place
+	if apart {
+		var err error
+		if place, err = subject.NewPlace(); err != nil {
+			return nil, err
+		}
+	}
+	listener, err := place.Listen()
 	if err != nil {
+		place.Close()
 		return nil, err
 	}
-	started, err := proxy(up.Port())
+	up := upstream.Start(listener)
+	proxy, err := starter(place, up.Port())
 	if err != nil {
 		up.Close()
+		place.Close()
 		return nil, err
 	}
-	return &pair{proxy: started, up: up}, nil
+	return &pair{place: place, proxy: proxy, up: up}, nil
 }
 
 func (p *pair) close() {
 	p.proxy.Close()
 	p.up.Close()
+	p.place.Close()
+}
+
+func (p *pair) dial() (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), subject.Patience)
+	defer cancel()
+	return p.proxy.Dial(ctx, p.proxy.Addr)
 }
 
 // try runs one case and then sees whether the proxy still serves others rightly.
 func (p *pair) try(c Case, expected func(Outcome) bool) (Outcome, []int, error) {
 	p.up.Reset()
-	var outcome Outcome
-	var err error
-	if c.Frames != nil {
-		outcome, err = exchange2(p.proxy.Addr, c.Frames, p.up, expected, patience)
-	} else {
-		send := []byte(strings.ReplaceAll(c.Send, "~", ""))
-		outcome, err = exchange1(p.proxy.Addr, send, c.Head, p.up, expected, patience)
-	}
+	conn, err := p.dial()
 	if err != nil {
-		return outcome, nil, err
+		return Outcome{}, nil, err
+	}
+	defer conn.Close()
+	var outcome Outcome
+	if c.Frames != nil {
+		outcome = exchange2(conn, c.Frames, p.up, expected)
+	} else {
+		outcome = exchange1(conn, []byte(strings.ReplaceAll(c.Send, "~", "")), c.Head, p.up, expected)
 	}
 	serials := p.up.Serials()
 	return outcome, serials, p.canary()
@@ -75,7 +94,7 @@ const patience = 10 * time.Second
 // canary sends an ordinary request over a connection of its own.
 func (p *pair) canary() error {
 	p.up.Reset()
-	conn, err := net.DialTimeout("tcp", p.proxy.Addr, subject.Patience)
+	conn, err := p.dial()
 	if err != nil {
 		return err
 	}
@@ -96,8 +115,10 @@ func (p *pair) canary() error {
 
 // Config says how to run the corpus.
 type Config struct {
-	// Zipline starts the proxy under test in front of the function's port.
-	Zipline func(port int) (*subject.Subject, error)
+	// Zipline starts the proxy under test, Go the one it is held against.
+	Zipline, Go subject.Starter
+	// ZiplineApart and GoApart say that each needs a network of its own.
+	ZiplineApart, GoApart bool
 	// Workers is how many cases run at a time.
 	Workers int
 	// Only is the id of the one case to run, or empty.
@@ -158,11 +179,11 @@ func Run(config Config) ([]Result, error) {
 
 // work takes cases from the queue until it is empty.
 func work(config Config, cases []Case, expectations map[string]*Expectation, queue <-chan int, results []Result) error {
-	reference, err := start(subject.Reference)
+	reference, err := start(config.Go, config.GoApart)
 	if err == nil {
 		defer reference.close()
 		var ours *pair
-		if ours, err = start(config.Zipline); err == nil {
+		if ours, err = start(config.Zipline, config.ZiplineApart); err == nil {
 			defer ours.close()
 			for index := range queue {
 				expectation := expectations[cases[index].ID]
@@ -229,8 +250,8 @@ func Record(results []Result) string {
 }
 
 // Report is the form of the results that all suites share.
-func Report(results []Result) report.Suite {
-	suite := report.Suite{Name: "corpus", Against: "Go's net/http server and ReverseProxy"}
+func Report(name, against string, results []Result) report.Suite {
+	suite := report.Suite{Name: name, Against: against}
 	for _, result := range results {
 		check := report.Check{ID: result.Case.ID, What: result.Case.What, Deviation: result.Deviation, Failure: result.Failure}
 		if check.Failure != "" {

@@ -18,21 +18,21 @@ import (
 // Reference starts net/http's server and ReverseProxy in front of a function, put together as Knative's queue-proxy puts
 // them together (knative.dev/pkg network: NewServer, NewProxyAutoTransport; knative.dev/serving pkg/http:
 // NewHeaderPruningReverseProxy): HTTP/1.1 and h2c on one port, the upstream's protocol as the request's.
-func Reference(userPort int) (*Subject, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func Reference(place *Place, userPort int) (*Subject, error) {
+	listener, err := place.Listen()
 	if err != nil {
 		return nil, err
 	}
 	quiet := log.New(io.Discard, "", 0)
-	dialer := net.Dialer{Timeout: 5 * time.Second}
+	dial := func(ctx context.Context, _, addr string) (net.Conn, error) { return place.Dial(ctx, addr) }
 	http1 := &http.Transport{
-		DialContext: dialer.DialContext, MaxIdleConns: 1000, MaxIdleConnsPerHost: 1000,
+		DialContext: dial, MaxIdleConns: 1000, MaxIdleConnsPerHost: 1000,
 		IdleConnTimeout: 90 * time.Second, ExpectContinueTimeout: time.Second, DisableCompression: true,
 	}
 	prior := &http2.Transport{
 		AllowHTTP: true, DisableCompression: true,
 		DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-			return dialer.DialContext(ctx, network, addr)
+			return dial(ctx, network, addr)
 		},
 	}
 	target := fmt.Sprintf("127.0.0.1:%d", userPort)
@@ -65,7 +65,7 @@ func Reference(userPort int) (*Subject, error) {
 		http1.CloseIdleConnections()
 		prior.CloseIdleConnections()
 	}
-	return &Subject{Name: "go", Addr: listener.Addr().String(), stop: stop}, nil
+	return &Subject{Name: "go", Addr: listener.Addr().String(), place: place, stop: stop}, nil
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

@@ -4,6 +4,7 @@ package subject
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -30,8 +31,20 @@ type Subject struct {
 	// Status is the address of Zipline's admin port.
 	Status string
 
-	stop func()
+	place *Place
+	stop  func()
 }
+
+// Dial connects to an address of the subject.
+func (s *Subject) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	return s.place.Dial(ctx, addr)
+}
+
+// Do runs something where the subject is.
+func (s *Subject) Do(work func()) { s.place.Do(work) }
+
+// Starter starts a proxy in front of a function that listens in a place on a port.
+type Starter func(place *Place, userPort int) (*Subject, error)
 
 // Close ends it.
 func (s *Subject) Close() { s.stop() }
@@ -81,44 +94,66 @@ func (z Zipline) Start() (*Subject, error) {
 	for name, value := range z.Variables {
 		command.Env = append(command.Env, name+"="+value)
 	}
+	found := make(chan []string, 1)
+	process, err := launch(command, nil, func(line string) {
+		if match := listening.FindStringSubmatch(line); match != nil {
+			found <- match
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("zipline-queue-proxy (make build builds it): %w", err)
+	}
+	select {
+	case match := <-found:
+		return &Subject{Name: "zipline", Addr: match[1], API: match[2], Status: match[3], stop: process.stop}, nil
+	case <-process.ended:
+	case <-time.After(Patience):
+	}
+	process.stop()
+	return nil, fmt.Errorf("zipline-queue-proxy never listened:\n%s", process.log.text())
+}
+
+// process is one that runs.
+type process struct {
+	command *exec.Cmd
+	ended   chan struct{}
+	log     *tail
+}
+
+// launch starts a command in a place and hands over the lines it prints, if anybody wants them.
+func launch(command *exec.Cmd, place *Place, hear func(line string)) (*process, error) {
 	// It goes when this process goes, however that ends.
 	command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	reader, writer := io.Pipe()
 	command.Stdout, command.Stderr = writer, writer
-	if err := command.Start(); err != nil {
-		return nil, fmt.Errorf("zipline-queue-proxy (make build builds it): %w", err)
+	var err error
+	place.Do(func() { err = command.Start() })
+	if err != nil {
+		return nil, err
 	}
-	ended := make(chan struct{})
+	running := &process{command: command, ended: make(chan struct{}), log: &tail{}}
 	go func() {
 		command.Wait()
 		writer.Close()
-		close(ended)
+		close(running.ended)
 	}()
-	found := make(chan []string, 1)
-	log := &tail{}
 	go func() {
 		lines := bufio.NewScanner(reader)
 		lines.Buffer(nil, 1<<20)
 		for lines.Scan() {
-			log.add(lines.Text())
-			if match := listening.FindStringSubmatch(lines.Text()); match != nil {
-				found <- match
+			running.log.add(lines.Text())
+			if hear != nil {
+				hear(lines.Text())
 			}
 		}
 		io.Copy(io.Discard, reader)
 	}()
-	stop := func() {
-		command.Process.Kill()
-		<-ended
-	}
-	select {
-	case match := <-found:
-		return &Subject{Name: "zipline", Addr: match[1], API: match[2], Status: match[3], stop: stop}, nil
-	case <-ended:
-	case <-time.After(Patience):
-		stop()
-	}
-	return nil, fmt.Errorf("zipline-queue-proxy never listened:\n%s", log.text())
+	return running, nil
+}
+
+func (p *process) stop() {
+	p.command.Process.Kill()
+	<-p.ended
 }
 
 // tail keeps the last lines of a log.

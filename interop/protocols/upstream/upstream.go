@@ -47,15 +47,11 @@ type Request struct {
 	conn net.Conn
 }
 
-// Start listens on a free port of loopback.
-func Start() (*Upstream, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
+// Start serves a listener.
+func Start(listener net.Listener) *Upstream {
 	upstream := &Upstream{listener: listener, Host: "t", conns: map[net.Conn]struct{}{}}
 	go upstream.accept()
-	return upstream, nil
+	return upstream
 }
 
 // Port is where it listens.

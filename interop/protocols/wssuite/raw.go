@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"zipline.internal/interop/protocols/subject"
 )
 
 const key = "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
@@ -22,9 +24,8 @@ type connection struct {
 	from *bufio.Reader
 }
 
-func connect(ctx context.Context, addr string) (*connection, error) {
-	var dialer net.Dialer
-	conn, err := dialer.DialContext(ctx, "tcp", addr)
+func connect(ctx context.Context, at *subject.Subject) (*connection, error) {
+	conn, err := at.Dial(ctx, at.Addr)
 	if err != nil {
 		return nil, err
 	}
@@ -40,8 +41,8 @@ func (c *connection) exchange(path, fields, behind string) (*http.Response, erro
 	return http.ReadResponse(c.from, &http.Request{Method: "GET"})
 }
 
-func upgrade(ctx context.Context, addr, path, protocol, behind string) (*connection, error) {
-	conn, err := connect(ctx, addr)
+func upgrade(ctx context.Context, at *subject.Subject, path, protocol, behind string) (*connection, error) {
+	conn, err := connect(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -58,8 +59,8 @@ func upgrade(ctx context.Context, addr, path, protocol, behind string) (*connect
 }
 
 // speak upgrades to WebSocket, sends bytes, and goes on.
-func speak(ctx context.Context, addr string, send []byte, then func(*connection) error) error {
-	conn, err := upgrade(ctx, addr, "/echo", "websocket", "")
+func speak(ctx context.Context, at *subject.Subject, send []byte, then func(*connection) error) error {
+	conn, err := upgrade(ctx, at, "/echo", "websocket", "")
 	if err != nil {
 		return err
 	}
@@ -72,20 +73,20 @@ func speak(ctx context.Context, addr string, send []byte, then func(*connection)
 
 func joined(frames ...[]byte) []byte { return bytes.Join(frames, nil) }
 
-func fragments(ctx context.Context, addr string) error {
+func fragments(ctx context.Context, at *subject.Subject) error {
 	send := joined(frame(0x01, []byte("one ")), frame(0x00, nil), frame(0x00, []byte("two ")), frame(0x80, []byte("three")))
-	return speak(ctx, addr, send, func(conn *connection) error { return expectFrame(conn.from, 0x81, "one two three") })
+	return speak(ctx, at, send, func(conn *connection) error { return expectFrame(conn.from, 0x81, "one two three") })
 }
 
-func pingBetween(ctx context.Context, addr string) error {
+func pingBetween(ctx context.Context, at *subject.Subject) error {
 	send := joined(frame(0x01, []byte("one ")), frame(0x89, []byte("ping")), frame(0x80, []byte("two")))
-	return speak(ctx, addr, send, func(conn *connection) error {
+	return speak(ctx, at, send, func(conn *connection) error {
 		return errors.Join(expectFrame(conn.from, 0x8a, "ping"), expectFrame(conn.from, 0x81, "one two"))
 	})
 }
 
-func slowly(ctx context.Context, addr string) error {
-	return speak(ctx, addr, nil, func(conn *connection) error {
+func slowly(ctx context.Context, at *subject.Subject) error {
+	return speak(ctx, at, nil, func(conn *connection) error {
 		for _, single := range frame(0x81, []byte("byte by byte")) {
 			if _, err := conn.Write([]byte{single}); err != nil {
 				return err
@@ -96,16 +97,16 @@ func slowly(ctx context.Context, addr string) error {
 	})
 }
 
-func pingBytes(ctx context.Context, addr string) error {
+func pingBytes(ctx context.Context, at *subject.Subject) error {
 	payload := make([]byte, 125)
 	rand.Read(payload)
-	return speak(ctx, addr, frame(0x89, payload), func(conn *connection) error {
+	return speak(ctx, at, frame(0x89, payload), func(conn *connection) error {
 		return expectFrame(conn.from, 0x8a, string(payload))
 	})
 }
 
-func closeWithout(ctx context.Context, addr string) error {
-	return speak(ctx, addr, frame(0x88, nil), func(conn *connection) error {
+func closeWithout(ctx context.Context, at *subject.Subject) error {
+	return speak(ctx, at, frame(0x88, nil), func(conn *connection) error {
 		first, _, err := readFrame(conn.from)
 		if err != nil || first != 0x88 {
 			return fmt.Errorf("frame %#x, %v", first, err)
@@ -115,9 +116,9 @@ func closeWithout(ctx context.Context, addr string) error {
 }
 
 // refusedWith sends a frame that is not allowed and expects a close frame with a code.
-func refusedWith(send []byte, code uint16) func(context.Context, string) error {
-	return func(ctx context.Context, addr string) error {
-		return speak(ctx, addr, send, func(conn *connection) error {
+func refusedWith(send []byte, code uint16) func(context.Context, *subject.Subject) error {
+	return func(ctx context.Context, at *subject.Subject) error {
+		return speak(ctx, at, send, func(conn *connection) error {
 			first, payload, err := readFrame(conn.from)
 			if code == 1007 && err == nil && first == 0x81 {
 				// The library leaves checking text to its users.
@@ -144,8 +145,8 @@ func ends(from io.Reader) error {
 	return nil
 }
 
-func otherCases(ctx context.Context, addr string) error {
-	conn, err := connect(ctx, addr)
+func otherCases(ctx context.Context, at *subject.Subject) error {
+	conn, err := connect(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -161,9 +162,9 @@ func otherCases(ctx context.Context, addr string) error {
 	return expectFrame(conn.from, 0x81, "hello")
 }
 
-func status(path string, want int) func(context.Context, string) error {
-	return func(ctx context.Context, addr string) error {
-		conn, err := connect(ctx, addr)
+func status(path string, want int) func(context.Context, *subject.Subject) error {
+	return func(ctx context.Context, at *subject.Subject) error {
+		conn, err := connect(ctx, at)
 		if err != nil {
 			return err
 		}
@@ -179,8 +180,8 @@ func status(path string, want int) func(context.Context, string) error {
 	}
 }
 
-func badVersion(ctx context.Context, addr string) error {
-	conn, err := connect(ctx, addr)
+func badVersion(ctx context.Context, at *subject.Subject) error {
+	conn, err := connect(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -196,8 +197,8 @@ func badVersion(ctx context.Context, addr string) error {
 	return nil
 }
 
-func early(ctx context.Context, addr string) error {
-	conn, err := upgrade(ctx, addr, "/echo", "websocket", string(frame(0x81, []byte("early"))))
+func early(ctx context.Context, at *subject.Subject) error {
+	conn, err := upgrade(ctx, at, "/echo", "websocket", string(frame(0x81, []byte("early"))))
 	if err != nil {
 		return err
 	}
@@ -205,8 +206,8 @@ func early(ctx context.Context, addr string) error {
 	return expectFrame(conn.from, 0x81, "early")
 }
 
-func atOnce(ctx context.Context, addr string) error {
-	conn, err := upgrade(ctx, addr, "/at-once", "raw", "")
+func atOnce(ctx context.Context, at *subject.Subject) error {
+	conn, err := upgrade(ctx, at, "/at-once", "raw", "")
 	if err != nil {
 		return err
 	}
@@ -218,8 +219,8 @@ func atOnce(ctx context.Context, addr string) error {
 	return nil
 }
 
-func half(ctx context.Context, addr string) error {
-	conn, err := upgrade(ctx, addr, "/half", "raw", "")
+func half(ctx context.Context, at *subject.Subject) error {
+	conn, err := upgrade(ctx, at, "/half", "raw", "")
 	if err != nil {
 		return err
 	}
@@ -233,8 +234,8 @@ func half(ctx context.Context, addr string) error {
 	return nil
 }
 
-func halfBack(ctx context.Context, addr string) error {
-	conn, err := upgrade(ctx, addr, "/half-back", "raw", "")
+func halfBack(ctx context.Context, at *subject.Subject) error {
+	conn, err := upgrade(ctx, at, "/half-back", "raw", "")
 	if err != nil {
 		return err
 	}
@@ -258,8 +259,8 @@ func halfBack(ctx context.Context, addr string) error {
 	}
 }
 
-func resetByClient(ctx context.Context, addr string) error {
-	conn, err := upgrade(ctx, addr, "/watch", "raw", "")
+func resetByClient(ctx context.Context, at *subject.Subject) error {
+	conn, err := upgrade(ctx, at, "/watch", "raw", "")
 	if err != nil {
 		return err
 	}
@@ -273,8 +274,8 @@ func resetByClient(ctx context.Context, addr string) error {
 	}
 }
 
-func resetByFunction(ctx context.Context, addr string) error {
-	conn, err := upgrade(ctx, addr, "/reset", "raw", "")
+func resetByFunction(ctx context.Context, at *subject.Subject) error {
+	conn, err := upgrade(ctx, at, "/reset", "raw", "")
 	if err != nil {
 		return err
 	}
@@ -285,8 +286,8 @@ func resetByFunction(ctx context.Context, addr string) error {
 	return nil
 }
 
-func bulk(ctx context.Context, addr string) error {
-	conn, err := upgrade(ctx, addr, "/bytes", "raw", "")
+func bulk(ctx context.Context, at *subject.Subject) error {
+	conn, err := upgrade(ctx, at, "/bytes", "raw", "")
 	if err != nil {
 		return err
 	}
@@ -304,8 +305,8 @@ func bulk(ctx context.Context, addr string) error {
 	return nil
 }
 
-func afterRequest(ctx context.Context, addr string) error {
-	conn, err := connect(ctx, addr)
+func afterRequest(ctx context.Context, at *subject.Subject) error {
+	conn, err := connect(ctx, at)
 	if err != nil {
 		return err
 	}
@@ -323,8 +324,8 @@ func afterRequest(ctx context.Context, addr string) error {
 	return expectFrame(conn.from, 0x81, "hello")
 }
 
-func afterRefusal(ctx context.Context, addr string) error {
-	conn, err := connect(ctx, addr)
+func afterRefusal(ctx context.Context, at *subject.Subject) error {
+	conn, err := connect(ctx, at)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,7 @@ import (
 
 type check struct {
 	id, what string
-	run      func(ctx context.Context, addr string) error
+	run      func(ctx context.Context, at *subject.Subject) error
 }
 
 // idle is how long nothing is said in the case about that.
@@ -69,33 +69,33 @@ var checks = []check{
 }
 
 // Run runs every case through Zipline and through Go's proxy.
-func Run(zipline func(port int) (*subject.Subject, error)) (report.Suite, error) {
-	suite := report.Suite{Name: "websocket", Against: "github.com/coder/websocket and RFC 6455"}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+func Run(name string, place *subject.Place, zipline subject.Starter) (report.Suite, error) {
+	suite := report.Suite{Name: name, Against: "github.com/coder/websocket and RFC 6455"}
+	listener, err := place.Listen()
 	if err != nil {
 		return suite, err
 	}
 	server := &http.Server{Handler: function()}
 	go server.Serve(listener)
 	defer server.Close()
-	ours, err := zipline(subject.Port(listener.Addr()))
+	ours, err := zipline(place, subject.Port(listener.Addr()))
 	if err != nil {
 		return suite, err
 	}
 	defer ours.Close()
-	reference, err := subject.Reference(subject.Port(listener.Addr()))
+	reference, err := subject.Reference(place, subject.Port(listener.Addr()))
 	if err != nil {
 		return suite, err
 	}
 	defer reference.Close()
 	for _, check := range checks {
 		result := report.Check{ID: check.id, What: check.what}
-		if err := attempt(check, ours.Addr); err != nil {
+		if err := attempt(check, ours); err != nil {
 			result.Failure = err.Error()
-			if attempt(check, reference.Addr) != nil {
+			if attempt(check, reference) != nil {
 				result.Failure += "\nGo's proxy fails it too"
 			}
-		} else if err := attempt(check, reference.Addr); err != nil {
+		} else if err := attempt(check, reference); err != nil {
 			suite.Notes = append(suite.Notes, fmt.Sprintf("%s: Go's proxy fails it: %v", check.id, err))
 		}
 		suite.Checks = append(suite.Checks, result)
@@ -103,14 +103,20 @@ func Run(zipline func(port int) (*subject.Subject, error)) (report.Suite, error)
 	return suite, nil
 }
 
-func attempt(check check, addr string) error {
+func attempt(check check, at *subject.Subject) error {
 	ctx, cancel := context.WithTimeout(context.Background(), subject.Patience)
 	defer cancel()
-	return check.run(ctx, addr)
+	return check.run(ctx, at)
 }
 
-func dial(ctx context.Context, addr, path string, options *websocket.DialOptions) (*websocket.Conn, error) {
-	conn, _, err := websocket.Dial(ctx, "ws://"+addr+path, options)
+func dial(ctx context.Context, at *subject.Subject, path string, options *websocket.DialOptions) (*websocket.Conn, error) {
+	if options == nil {
+		options = &websocket.DialOptions{}
+	}
+	options.HTTPClient = &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, addr string) (net.Conn, error) { return at.Dial(ctx, addr) },
+	}}
+	conn, _, err := websocket.Dial(ctx, "ws://"+at.Addr+path, options)
 	if err == nil {
 		conn.SetReadLimit(64 << 20)
 	}
@@ -125,9 +131,9 @@ func many(count, size int) []int {
 	return sizes
 }
 
-func messages(kind websocket.MessageType, sizes ...int) func(context.Context, string) error {
-	return func(ctx context.Context, addr string) error {
-		conn, err := dial(ctx, addr, "/echo", nil)
+func messages(kind websocket.MessageType, sizes ...int) func(context.Context, *subject.Subject) error {
+	return func(ctx context.Context, at *subject.Subject) error {
+		conn, err := dial(ctx, at, "/echo", nil)
 		if err != nil {
 			return err
 		}
@@ -158,11 +164,11 @@ func roundTrip(ctx context.Context, conn *websocket.Conn, kind websocket.Message
 	return <-sent
 }
 
-func crowd(ctx context.Context, addr string) error {
+func crowd(ctx context.Context, at *subject.Subject) error {
 	var all sync.WaitGroup
 	failures := make(chan error, 100)
 	for range 100 {
-		all.Go(func() { failures <- messages(websocket.MessageBinary, 10, 20_000)(ctx, addr) })
+		all.Go(func() { failures <- messages(websocket.MessageBinary, 10, 20_000)(ctx, at) })
 	}
 	all.Wait()
 	close(failures)
@@ -173,8 +179,8 @@ func crowd(ctx context.Context, addr string) error {
 	return errors.Join(list...)
 }
 
-func compressed(ctx context.Context, addr string) error {
-	conn, err := dial(ctx, addr, "/echo", &websocket.DialOptions{CompressionMode: websocket.CompressionContextTakeover})
+func compressed(ctx context.Context, at *subject.Subject) error {
+	conn, err := dial(ctx, at, "/echo", &websocket.DialOptions{CompressionMode: websocket.CompressionContextTakeover})
 	if err != nil {
 		return err
 	}
@@ -187,8 +193,8 @@ func compressed(ctx context.Context, addr string) error {
 	return conn.Close(websocket.StatusNormalClosure, "")
 }
 
-func pings(ctx context.Context, addr string) error {
-	conn, err := dial(ctx, addr, "/echo", nil)
+func pings(ctx context.Context, at *subject.Subject) error {
+	conn, err := dial(ctx, at, "/echo", nil)
 	if err != nil {
 		return err
 	}
@@ -203,9 +209,9 @@ func pings(ctx context.Context, addr string) error {
 	return nil
 }
 
-func closeCodes(ctx context.Context, addr string) error {
+func closeCodes(ctx context.Context, at *subject.Subject) error {
 	for _, code := range []websocket.StatusCode{1000, 1001, 1003, 1008, 1009, 1011, 1012, 3000, 4999} {
-		conn, err := dial(ctx, addr, "/echo?tell", nil)
+		conn, err := dial(ctx, at, "/echo?tell", nil)
 		if err != nil {
 			return err
 		}
@@ -224,9 +230,9 @@ func closeCodes(ctx context.Context, addr string) error {
 	return nil
 }
 
-func closeCodesBack(ctx context.Context, addr string) error {
+func closeCodesBack(ctx context.Context, at *subject.Subject) error {
 	for _, code := range []websocket.StatusCode{1000, 1001, 1003, 1008, 1009, 1011, 1012, 3000, 4999} {
-		conn, err := dial(ctx, addr, fmt.Sprintf("/close?code=%d", code), nil)
+		conn, err := dial(ctx, at, fmt.Sprintf("/close?code=%d", code), nil)
 		if err != nil {
 			return err
 		}
@@ -239,8 +245,8 @@ func closeCodesBack(ctx context.Context, addr string) error {
 	return nil
 }
 
-func subprotocol(ctx context.Context, addr string) error {
-	conn, err := dial(ctx, addr, "/echo", &websocket.DialOptions{Subprotocols: []string{"first", "second"}})
+func subprotocol(ctx context.Context, at *subject.Subject) error {
+	conn, err := dial(ctx, at, "/echo", &websocket.DialOptions{Subprotocols: []string{"first", "second"}})
 	if err != nil {
 		return err
 	}
@@ -251,8 +257,8 @@ func subprotocol(ctx context.Context, addr string) error {
 	return nil
 }
 
-func silence(ctx context.Context, addr string) error {
-	conn, err := dial(ctx, addr, "/echo", nil)
+func silence(ctx context.Context, at *subject.Subject) error {
+	conn, err := dial(ctx, at, "/echo", nil)
 	if err != nil {
 		return err
 	}

@@ -177,6 +177,15 @@ fn every_listed_field_and_function_is_there() {
     }
 }
 
+#[test]
+fn the_document_lists_what_there_is() {
+    let document = include_str!("../../../../docs/knative-settings.md");
+    let names = supported_fields().into_iter().chain(supported_functions().iter().copied());
+    for name in names.chain(crate::podinfo::KNOWN) {
+        assert!(document.contains(&format!("`{name}`")), "{name} is missing in docs/knative-settings.md");
+    }
+}
+
 proptest! {
     #[test]
     fn nothing_panics(

@@ -75,6 +75,12 @@ func main() {
 		{"corpus", func(name string) (report.Suite, error) {
 			return send(name, "Knative's own queue-proxy", corpus.Config{Zipline: standalone, Go: stock, GoApart: true})
 		}},
+		{"corpus-forward", func(name string) (report.Suite, error) {
+			config := corpus.Config{Workers: workers, Only: *only}
+			return corpus.Forward(name, config, func(gateway string, port int) (*subject.Subject, error) {
+				return subject.Zipline{Binaries: *binaries, UserPort: port, Gateway: gateway}.Start()
+			})
+		}},
 		{"corpus-knative", func(name string) (report.Suite, error) {
 			return send(name, "Knative's own queue-proxy", corpus.Config{Zipline: inPod, ZiplineApart: true, Go: stock, GoApart: true})
 		}},

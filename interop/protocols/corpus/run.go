@@ -93,6 +93,10 @@ const patience = 10 * time.Second
 
 // canary sends an ordinary request over a connection of its own.
 func (p *pair) canary() error {
+	return p.canaryOf("GET /canary HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+}
+
+func (p *pair) canaryOf(send string) error {
 	p.up.Reset()
 	conn, err := p.dial()
 	if err != nil {
@@ -100,7 +104,7 @@ func (p *pair) canary() error {
 	}
 	defer conn.Close()
 	conn.SetDeadline(time.Now().Add(subject.Patience))
-	fmt.Fprint(conn, "GET /canary HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+	fmt.Fprint(conn, send)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		return fmt.Errorf("the next request was not answered: %w", err)

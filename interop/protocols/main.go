@@ -68,6 +68,9 @@ func main() {
 			return apart(func(place *subject.Place) (report.Suite, error) { return conformance.Run(name, place, inPod) })
 		}},
 		{"grpc", func(string) (report.Suite, error) { return grpcsuite.Run(*binaries) }},
+		{"grpc-knative", func(name string) (report.Suite, error) {
+			return apart(func(place *subject.Place) (report.Suite, error) { return grpcsuite.RunOne(name, place, inPod) })
+		}},
 		{"websocket", func(name string) (report.Suite, error) { return wssuite.Run(name, nil, standalone) }},
 		{"websocket-knative", func(name string) (report.Suite, error) {
 			return apart(func(place *subject.Place) (report.Suite, error) { return wssuite.Run(name, place, inPod) })

@@ -102,16 +102,55 @@ func through(ctx context.Context, proxy, addr string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Run runs every case through one queue-proxy, and then through two with deferral.
-func Run(binaries string) (report.Suite, error) {
-	suite := report.Suite{Name: "grpc", Against: "google.golang.org/grpc/interop"}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+const against = "google.golang.org/grpc/interop"
+
+// serve starts gRPC's test service.
+func serve(place *subject.Place) (*grpc.Server, int, error) {
+	listener, err := place.Listen()
 	if err != nil {
-		return suite, err
+		return nil, 0, err
 	}
 	server := grpc.NewServer()
 	testgrpc.RegisterTestServiceServer(server, interop.NewTestServer())
 	go server.Serve(listener)
+	return server, subject.Port(listener.Addr()), nil
+}
+
+func sorted() []string {
+	names := make([]string, 0, len(cases))
+	for name := range cases {
+		names = append(names, name)
+	}
+	sort.Strings(names)
+	return names
+}
+
+// RunOne runs every case through one queue-proxy.
+func RunOne(name string, place *subject.Place, zipline subject.Starter) (report.Suite, error) {
+	suite := report.Suite{Name: name, Against: against}
+	server, port, err := serve(place)
+	if err != nil {
+		return suite, err
+	}
+	defer server.Stop()
+	proxy, err := zipline(place, port)
+	if err != nil {
+		return suite, err
+	}
+	defer proxy.Close()
+	for _, name := range sorted() {
+		suite.Checks = append(suite.Checks, one(place, "one/"+name, "through one queue-proxy", name, proxy.Addr, ""))
+	}
+	return suite, nil
+}
+
+// Run runs every case through one queue-proxy, and then through two with deferral.
+func Run(binaries string) (report.Suite, error) {
+	suite := report.Suite{Name: "grpc", Against: against}
+	server, port, err := serve(nil)
+	if err != nil {
+		return suite, err
+	}
 	defer server.Stop()
 
 	folder, err := os.MkdirTemp("", "zipline-grpc-")
@@ -123,29 +162,24 @@ func Run(binaries string) (report.Suite, error) {
 	if err != nil {
 		return suite, err
 	}
-	receiver, err := subject.Zipline{Binaries: binaries, Function: "receiver.default", UserPort: subject.Port(listener.Addr()), Keyring: keyring}.Start()
+	receiver, err := subject.Zipline{Binaries: binaries, Function: "receiver.default", UserPort: port, Keyring: keyring}.Start()
 	if err != nil {
 		return suite, err
 	}
 	defer receiver.Close()
 	// With one other function in the world, its queue-proxy can stand for the gateway.
-	sender, err := subject.Zipline{Binaries: binaries, Function: "sender.default", UserPort: subject.Port(listener.Addr()), Keyring: keyring, Gateway: receiver.Addr}.Start()
+	sender, err := subject.Zipline{Binaries: binaries, Function: "sender.default", UserPort: port, Keyring: keyring, Gateway: receiver.Addr}.Start()
 	if err != nil {
 		return suite, err
 	}
 	defer sender.Close()
 
-	names := make([]string, 0, len(cases))
-	for name := range cases {
-		names = append(names, name)
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		suite.Checks = append(suite.Checks, one("one/"+name, "through one queue-proxy", name, receiver.Addr, ""))
+	for _, name := range sorted() {
+		suite.Checks = append(suite.Checks, one(nil, "one/"+name, "through one queue-proxy", name, receiver.Addr, ""))
 	}
 	const function = "receiver.default.svc.cluster.local:80"
-	for _, name := range names {
-		suite.Checks = append(suite.Checks, one("two/"+name, "by CONNECT to a forward proxy, through two queue-proxies", name, function, sender.API))
+	for _, name := range sorted() {
+		suite.Checks = append(suite.Checks, one(nil, "two/"+name, "by CONNECT to a forward proxy, through two queue-proxies", name, function, sender.API))
 	}
 	deferred := report.Check{ID: "two/deferred", What: "the large messages of these calls were deferred, both ways"}
 	if err := subject.Eventually(func() error { return wasDeferred(sender, receiver) }); err != nil {
@@ -155,7 +189,7 @@ func Run(binaries string) (report.Suite, error) {
 	return suite, nil
 }
 
-func one(id, what, name, addr, proxy string) report.Check {
+func one(place *subject.Place, id, what, name, addr, proxy string) report.Check {
 	check := report.Check{ID: id, What: what}
 	self, err := os.Executable()
 	if err != nil {
@@ -168,7 +202,11 @@ func one(id, what, name, addr, proxy string) report.Check {
 	command.Env = append(os.Environ(), "GRPC_GO_LOG_SEVERITY_LEVEL=error")
 	var output bytes.Buffer
 	command.Stdout, command.Stderr = &output, &output
-	if err := command.Run(); err != nil {
+	place.Do(func() { err = command.Start() })
+	if err == nil {
+		err = command.Wait()
+	}
+	if err != nil {
 		check.Failure = fmt.Sprintf("%v: %s", err, strings.TrimSpace(output.String()))
 	}
 	return check

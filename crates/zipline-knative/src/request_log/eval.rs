@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::net::{IpAddr, SocketAddr};
 
 use http::Version;
 
@@ -137,7 +138,7 @@ impl<'a> Scope<'a> {
             Field::Proto => Value::text(proto(request.version).0),
             Field::ProtoMajor => Value::Int(proto(request.version).1),
             Field::ProtoMinor => Value::Int(proto(request.version).2),
-            Field::RemoteAddr => owned(request.remote_addr.to_string()),
+            Field::RemoteAddr => owned(peer(request.remote_addr)),
             Field::UserAgent => header("user-agent"),
             Field::Referer => header("referer"),
             Field::ContentLength => Value::Int(request.content_length),
@@ -168,6 +169,14 @@ impl<'a> Scope<'a> {
     /// A field of a connection without TLS is a field of nothing.
     fn tls(self) -> Result<&'a Tls, Fault> {
         self.request.tls.ok_or(Fault)
+    }
+}
+
+/// The peer as Go writes it: an IPv4 address as such, even if the socket speaks both.
+fn peer(address: SocketAddr) -> String {
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) => SocketAddr::from((ip, address.port())).to_string(),
+        IpAddr::V6(_) => address.to_string(),
     }
 }
 

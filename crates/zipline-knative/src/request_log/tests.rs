@@ -70,6 +70,19 @@ fn the_default_template_is_written_as_go_writes_it() {
 }
 
 #[test]
+fn a_peer_is_written_as_go_writes_it() {
+    let none = HeaderMap::new();
+    for (address, text) in [
+        ("[::ffff:10.1.2.3]:80", "10.1.2.3:80\n"),
+        ("10.1.2.3:80", "10.1.2.3:80\n"),
+        ("[fe80::1]:80", "[fe80::1]:80\n"),
+    ] {
+        let request = Request { remote_addr: address.parse().unwrap(), ..request(&none) };
+        assert_eq!(line("{{.Request.RemoteAddr}}", &request), text);
+    }
+}
+
+#[test]
 fn tls_prints_in_its_place() {
     let none = HeaderMap::new();
     assert_eq!(line("TLS: {{.Request.TLS}}", &request(&none)), "TLS: <nil>\n");

@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::place::Place;
 use crate::verbs::{
-    bench, completions, config, doctor, down, engine, exec, init, invoke, keys, logs, payloads, run, status,
-    up,
+    bench, completions, config, doctor, down, engine, exec, init, invoke, keys, knative, logs, payloads, run,
+    status, up,
 };
 
 const EXIT_STATUSES: &str = "Exit status: 0 done, 1 the operation failed, 2 usage or configuration, 3 unavailable or timed \
@@ -43,6 +43,8 @@ pub(crate) enum Verb {
     Init(init::InitArgs),
     /// Manage the keys that seal references
     Keys(keys::KeysArgs),
+    /// Bring Zipline to a Knative cluster, look after it there, take it away
+    Knative(knative::KnativeArgs),
     /// Show settings and where they come from
     Config(config::ConfigArgs),
     /// Measure (runs zipline-bench)

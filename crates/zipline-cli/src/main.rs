@@ -5,6 +5,7 @@ mod cli;
 mod control;
 mod environment;
 mod exit;
+mod findings;
 mod guest;
 mod output;
 mod place;
@@ -22,8 +23,8 @@ use crate::cli::{Cli, Verb};
 use crate::environment::Environment;
 use crate::exit::{Failure, Outcome, message};
 use crate::verbs::{
-    bench, completions, config, doctor, down, engine, exec, init, invoke, keys, logs, payloads, run, status,
-    up,
+    bench, completions, config, doctor, down, engine, exec, init, invoke, keys, knative, logs, payloads, run,
+    status, up,
 };
 
 fn main() -> ExitCode {
@@ -55,6 +56,7 @@ fn dispatch(cli: Cli) -> Outcome {
         Verb::Payloads(args) => reactor(payloads::run(args, place, environment)),
         Verb::Doctor(args) => reactor(doctor::run(args, place, environment)),
         Verb::Run(args) => reactor(run::run(args, place, environment)),
+        Verb::Knative(args) => reactor(knative::run(args)),
         Verb::Keys(args) => reactor(keys::run(args, place, environment)),
     }
 }

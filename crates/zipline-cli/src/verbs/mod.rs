@@ -10,6 +10,7 @@ pub(crate) mod exec;
 pub(crate) mod init;
 pub(crate) mod invoke;
 pub(crate) mod keys;
+pub(crate) mod knative;
 pub(crate) mod logs;
 pub(crate) mod payloads;
 pub(crate) mod run;

@@ -12,9 +12,9 @@ use zipline_engine::control::Status;
 use zipline_engine::{StateDir, StateError};
 use zipline_runtime::limits;
 
-use super::Finding;
 use crate::control::Control;
 use crate::environment::Environment;
+use crate::findings::Finding;
 use crate::place::Place;
 use crate::programs;
 use crate::quantity::{show_measured, show_size};
@@ -246,8 +246,8 @@ fn users(root: bool) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Level;
     use super::*;
+    use crate::findings::Level;
 
     fn settings(budget: &str) -> Settings {
         let flags = [("budget", budget.to_owned())];

@@ -87,6 +87,13 @@ impl Breaker {
         Ok(Slot { counts: Arc::clone(&self.counts), _permit: permit })
     }
 
+    /// Lets a request run beside the limit. Knative does so for probes of the kubelet.
+    #[must_use]
+    pub fn pass(&self) -> Slot {
+        self.counts.running.fetch_add(1, Ordering::Relaxed);
+        Slot { counts: Arc::clone(&self.counts), _permit: None }
+    }
+
     async fn wait(&self, limit: &Limit) -> Result<OwnedSemaphorePermit, BreakerFull> {
         let queued = self.counts.queued.fetch_add(1, Ordering::Relaxed);
         let _queued = Queued(&self.counts.queued);
@@ -94,6 +101,12 @@ impl Breaker {
             return Err(BreakerFull { running: self.in_flight(), queued });
         }
         Ok(Arc::clone(&limit.slots).acquire_owned().await.expect("the semaphore is never closed"))
+    }
+
+    /// Whether there is a limit.
+    #[must_use]
+    pub fn is_limited(&self) -> bool {
+        self.limit.is_some()
     }
 
     /// Requests that run.

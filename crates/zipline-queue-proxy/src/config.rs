@@ -22,9 +22,9 @@ mod tests;
 use read::Reader;
 
 /// Default budget of bytes held.
-const BUDGET_DEFAULT: u64 = 256 * 1024 * 1024;
+pub(crate) const BUDGET_DEFAULT: u64 = 256 * 1024 * 1024;
 /// Default budget of bytes on their way to the function.
-const IN_FLIGHT_DEFAULT: u64 = 64 * 1024 * 1024;
+pub(crate) const IN_FLIGHT_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Knative's default for `timeoutSeconds`.
 const TIMEOUT_DEFAULT_SECONDS: u64 = 300;
 /// Shortest token: 16 characters of base64url are 96 bits.
@@ -59,8 +59,8 @@ pub struct Config {
     pub in_flight_bytes: u64,
     /// Payloads up to this length carry a SHA-256.
     pub digest_max_bytes: u64,
-    /// Where functions are reached; `None`: by their host names.
-    pub gateway: Option<SocketAddr>,
+    /// Where functions are reached.
+    pub destinations: Destinations,
     /// The secret of the local API.
     pub token: Token,
     /// Path of the local API's Unix socket.
@@ -73,10 +73,23 @@ pub struct Config {
     pub data_tls: bool,
     /// Where keys come from.
     pub keys: KeySource,
+    /// Whether this queue-proxy is as one without Zipline until it has keys.
+    pub needs_keys: bool,
     /// The ports; 0 is assigned.
     pub ports: Ports,
     /// Filter of log lines.
     pub log: String,
+}
+
+/// Where other functions are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destinations {
+    /// All of them at one gateway, which tells them apart by host.
+    Gateway(SocketAddr),
+    /// Each by its own host name.
+    HostNames,
+    /// Nowhere.
+    None,
 }
 
 /// Ports of one queue-proxy; 0 lets the kernel choose.
@@ -125,20 +138,37 @@ impl FromStr for Advertise {
 
 /// The secret that a function shows to its own local API. Never printed, compared in constant time.
 #[derive(Clone)]
-pub struct Token(String);
+pub struct Token(Secret);
+
+#[derive(Clone)]
+enum Secret {
+    Exact(String),
+    AnyValue,
+}
 
 impl Token {
     /// Takes a secret of 16 to 256 visible ASCII characters; `None` for anything else.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let fits = (TOKEN_MIN..=TOKEN_MAX).contains(&text.len());
-        (fits && text.bytes().all(|byte| byte.is_ascii_graphic())).then(|| Self(text.to_owned()))
+        (fits && text.bytes().all(|byte| byte.is_ascii_graphic()))
+            .then(|| Self(Secret::Exact(text.to_owned())))
+    }
+
+    /// Takes every value that is not empty. For where the network already keeps everybody else out: then the header only
+    /// proves that a request was made for this API, and not by a browser or a tricked fetch.
+    #[must_use]
+    pub fn any_value() -> Self {
+        Self(Secret::AnyValue)
     }
 
     /// Whether `shown` is the secret. Takes the same time wherever they differ.
     #[must_use]
     pub fn matches(&self, shown: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(shown).into()
+        match &self.0 {
+            Secret::Exact(secret) => secret.as_bytes().ct_eq(shown).into(),
+            Secret::AnyValue => !shown.is_empty(),
+        }
     }
 }
 
@@ -156,28 +186,46 @@ pub struct ConfigError {
     pub problems: Vec<String>,
 }
 
-impl Config {
-    /// Reads the environment of this process.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with every problem.
-    pub fn from_env() -> Result<Self, ConfigError> {
-        let mut variables = BTreeMap::new();
-        let mut problems = Vec::new();
+/// The environment of this process, read once.
+#[derive(Clone, Debug, Default)]
+pub struct Variables {
+    /// Those whose value is text.
+    pub text: BTreeMap<String, String>,
+    /// Names of those whose value is not.
+    pub not_text: Vec<String>,
+}
+
+impl Variables {
+    /// Reads them. Names that are not text are nobody's setting.
+    #[must_use]
+    pub fn of_process() -> Self {
+        let mut variables = Self::default();
         for (name, value) in std::env::vars_os() {
-            // Names that are not text are nobody's setting.
             let Ok(name) = name.into_string() else { continue };
             match value.into_string() {
                 Ok(value) => {
-                    variables.insert(name, value);
+                    variables.text.insert(name, value);
                 }
-                Err(_) if read::KNOWN.contains(&name.as_str()) => {
-                    problems.push(format!("{name}: is not UTF-8"));
-                }
-                Err(_) => {}
+                Err(_) => variables.not_text.push(name),
             }
         }
-        match Self::parse(variables) {
+        variables
+    }
+}
+
+impl Config {
+    /// Reads settings from the environment of this process.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with every problem.
+    pub fn from_variables(variables: Variables) -> Result<Self, ConfigError> {
+        let Variables { text, not_text } = variables;
+        let mut problems: Vec<String> = not_text
+            .into_iter()
+            .filter(|name| read::KNOWN.contains(&name.as_str()))
+            .map(|name| format!("{name}: is not UTF-8"))
+            .collect();
+        match Self::parse(text) {
             Ok(config) if problems.is_empty() => Ok(config),
             Ok(_) => Err(ConfigError { problems }),
             Err(error) => {
@@ -223,13 +271,16 @@ impl Config {
             budget_bytes,
             in_flight_bytes: reader.size("ZIPLINE_INFLIGHT_BYTES", IN_FLIGHT_DEFAULT, limits::SEGMENT as u64),
             digest_max_bytes: reader.size("ZIPLINE_DIGEST_MAX_BYTES", limits::DIGEST_MAX, 0),
-            gateway: reader.parsed("ZIPLINE_GATEWAY", "an IP address with a port"),
+            destinations: reader
+                .parsed("ZIPLINE_GATEWAY", "an IP address with a port")
+                .map_or(Destinations::None, Destinations::Gateway),
             token: reader.token(),
             socket: reader.text("ZIPLINE_SOCKET").map(PathBuf::from),
             listen_ip,
             advertise,
             data_tls: reader.switch("ZIPLINE_DATA_TLS"),
             keys: reader.keys(),
+            needs_keys: false,
             ports: Ports {
                 inbound: reader.port("ZIPLINE_INBOUND_PORT"),
                 api: reader.port("ZIPLINE_API_PORT"),

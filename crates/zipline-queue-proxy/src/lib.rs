@@ -2,7 +2,8 @@
 //!
 //! Its doors are the *inbound* side (requests to the function), the *local API* and the *forward proxy* (what the
 //! function asks of Zipline), the *data port* (what other queue-proxies retrieve from) and the *admin* port. What the
-//! doors have in common stands in [`state::Shared`]; [`server::Server`] binds all of them and then runs them.
+//! doors have in common stands in [`state::Shared`]; [`server::Server`] binds all of them and then runs them. In a Knative
+//! pod [`knative::KnativeServer`] does, with the ports, probes, limits and shutdown of Knative's own queue-proxy.
 
 #![forbid(unsafe_code)]
 
@@ -21,11 +22,13 @@ mod headers;
 mod hold;
 pub mod inbound;
 pub mod keys;
+pub mod knative;
 pub mod local;
 mod local_body;
 pub mod metrics;
 pub mod outbound;
 mod peek;
+pub mod process;
 pub mod readiness;
 mod retrieve;
 pub mod server;

@@ -1,4 +1,4 @@
-//! The queue-proxy's process. It takes no arguments: it is started by an engine, which sets its environment.
+//! The queue-proxy's process. It takes no arguments: whoever starts it, an engine or Knative, sets its environment.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -6,17 +6,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use zipline_queue_proxy::config::{Config, KeySource};
+use zipline_queue_proxy::config::{Config, KeySource, Variables};
 use zipline_queue_proxy::control::{self, DrainOrder, ENGINE_GONE_GRACE, Reports};
 use zipline_queue_proxy::server::Server;
+use zipline_queue_proxy::{knative, process};
 use zipline_runtime::signal::Signals;
-use zipline_runtime::{Tasks, harden, limits, logs};
+use zipline_runtime::{Tasks, logs};
 
 /// Exit code when the settings are wrong.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let config = Config::from_env();
+    let variables = Variables::of_process();
+    if knative::is_called(&variables) {
+        return knative::main(variables);
+    }
+    let config = Config::from_variables(variables);
     let filter = config.as_ref().map_or("info", |config| config.log.as_str());
     if let Err(error) = logs::init(filter, logs::Format::Json) {
         // Without the filter that was asked for, at least this is told.
@@ -33,28 +38,13 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
     };
-    match serve(config) {
+    match process::block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "cannot go on");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Builds a runtime and serves in it until everything has drained.
-fn serve(config: Config) -> anyhow::Result<()> {
-    // Keys come later, so that nobody can have read them from this process before.
-    harden::not_dumpable().context("this process cannot keep its memory to itself")?;
-    if let Err(error) = limits::raise_open_files() {
-        tracing::warn!(%error, "the limit of open files stays as it is");
-    }
-    // One reactor thread: on cores that are shared with the function, a second one costs more than it brings (ADR 1).
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("no runtime can be built")?;
-    runtime.block_on(run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

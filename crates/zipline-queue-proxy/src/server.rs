@@ -50,7 +50,7 @@ use socket::Socket;
 
 /// Time for connections to end by themselves once everything else has ended: as long as one that was answered before it
 /// was read may linger, so that its client gets the answer and no reset.
-const CLOSING: Duration = Duration::from_secs(5);
+pub(crate) const CLOSING: Duration = Duration::from_secs(5);
 
 /// Where a queue-proxy listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,19 @@ impl Server {
             data: data.local_addr(),
             admin: admin_at,
         };
-        let shared = Arc::new(assemble(config, keyring, store, boot, addresses, data_certificate));
+        let listeners = [Some(api_at), Some(addresses.data), Some(admin_at), addresses.inbound];
+        let shared = Arc::new(assemble(Parts {
+            // A guest has nothing to wait for.
+            ready: config.is_guest(),
+            config,
+            keyring,
+            store,
+            boot,
+            client: ClientConfig::default(),
+            data: Some(addresses.data),
+            data_certificate,
+            listeners: listeners.into_iter().flatten().collect(),
+        }));
         Ok(Self {
             shared,
             inbound: inbound.map(|(listener, _)| listener),
@@ -254,22 +266,31 @@ async fn listen(door: &'static str, ip: IpAddr, port: u16) -> Result<(TcpListene
     listening.await.map_err(|source| BindError::Listen { door, address, source })
 }
 
-fn assemble(
-    config: Config,
-    keyring: Keyring,
-    store: Store,
-    boot: zipline_protocol::BootId,
-    addresses: Addresses,
-    data_certificate: Option<[u8; 32]>,
-) -> Shared {
+/// What the doors' common state is made of.
+pub(crate) struct Parts {
+    pub(crate) config: Config,
+    pub(crate) keyring: Keyring,
+    pub(crate) store: Store,
+    pub(crate) boot: zipline_protocol::BootId,
+    /// Limits of connections to the function and to others.
+    pub(crate) client: ClientConfig,
+    /// Where the data port listens; `None`: nothing can be retrieved from here.
+    pub(crate) data: Option<SocketAddr>,
+    pub(crate) data_certificate: Option<[u8; 32]>,
+    pub(crate) listeners: Vec<SocketAddr>,
+    /// Whether requests need not wait for the function to become ready.
+    pub(crate) ready: bool,
+}
+
+pub(crate) fn assemble(parts: Parts) -> Shared {
+    let Parts { config, keyring, store, boot, client, data, data_certificate, listeners, ready } = parts;
     let tasks = Tasks::new();
     let registry = Metrics::new();
     let metrics = registry.register(ProxyMetrics::new);
-    let advertised = match config.advertise {
-        Some(advertise) => SocketAddr::new(advertise.ip, advertise.port.unwrap_or(addresses.data.port())),
-        None => addresses.data,
-    };
-    let listeners = [Some(addresses.api), Some(addresses.data), Some(addresses.admin), addresses.inbound];
+    let advertised = data.map(|data| match config.advertise {
+        Some(advertise) => SocketAddr::new(advertise.ip, advertise.port.unwrap_or(data.port())),
+        None => data,
+    });
     Shared {
         in_flight: InFlight::new(config.in_flight_bytes),
         retriever: Retriever::new(
@@ -277,16 +298,15 @@ fn assemble(
             tasks.clone(),
             RetrieverConfig { digest_max_bytes: config.digest_max_bytes, ..RetrieverConfig::default() },
         ),
-        client: Client::new(ClientConfig::default(), tasks.clone()),
+        client: Client::new(client, tasks.clone()),
         edges: Edges::new(),
         capabilities: Capabilities::new(),
         breaker: Breaker::new(config.container_concurrency),
-        // A guest has nothing to wait for.
-        readiness: Readiness::new(config.is_guest()),
+        readiness: Readiness::new(ready),
         lifecycle: Lifecycle::new(),
-        data_addresses: vec![advertised],
+        data_addresses: advertised.into_iter().collect(),
         data_certificate,
-        listeners: listeners.into_iter().flatten().collect(),
+        listeners,
         registry,
         metrics,
         guidance: Guidance::none(),
@@ -315,7 +335,7 @@ fn watch_readiness(shared: &Arc<Shared>, doors: &Tasks, reports: Reports) {
 }
 
 /// A task that has no end of its own and stops when its owner is asked to.
-fn spawn(tasks: &Tasks, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+pub(crate) fn spawn(tasks: &Tasks, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
     let stop = tasks.token();
     drop(tasks.spawn(name, async move {
         tokio::select! {

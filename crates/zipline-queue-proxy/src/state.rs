@@ -135,7 +135,8 @@ pub struct Shared {
     pub lifecycle: Lifecycle,
     /// This process, sealed into every reference; a retrieval that reaches another process is refused.
     pub boot: BootId,
-    /// Where other queue-proxies reach the data port; one or two, sealed into every reference.
+    /// Where other queue-proxies reach the data port; one or two, sealed into every reference;
+    /// none if there is no data port.
     pub data_addresses: Vec<SocketAddr>,
     /// Digest of the certificate that the data port shows, sealed into every reference; `None`: it speaks plain.
     pub data_certificate: Option<[u8; 32]>,
@@ -149,7 +150,9 @@ impl Shared {
     /// Whether payloads may be deferred and references opened: the lower of what the settings and the controller say.
     #[must_use]
     pub fn mode(&self) -> Mode {
-        self.config.mode.min(self.guidance.mode())
+        // On Knative keys come later, and the data port may be taken. Without either nothing of Zipline is to be noticed.
+        let lacks = self.config.needs_keys && (!self.keyring.can_seal() || self.data_addresses.is_empty());
+        if lacks { Mode::Off } else { self.config.mode.min(self.guidance.mode()) }
     }
 
     /// Where the function listens; `None` for a queue-proxy without a function.

@@ -183,7 +183,8 @@ impl Reader {
         token.unwrap_or_else(|| {
             let what = format!("{TOKEN_MIN} to {TOKEN_MAX} visible ASCII characters are needed");
             self.problem("ZIPLINE_TOKEN", &what);
-            Token(String::new())
+            // Never used: the problem ends the process.
+            Token::any_value()
         })
     }
 

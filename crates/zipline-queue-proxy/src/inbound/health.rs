@@ -5,17 +5,16 @@
 
 use http::header::{CONTENT_TYPE, HeaderMap, USER_AGENT};
 use http::{HeaderValue, Response, StatusCode};
-use zipline_http::Body;
+use zipline_http::{Body, text_response};
 use zipline_protocol::user_agent::KNATIVE_PROBE;
 
 use crate::headers;
-use crate::state::Shared;
 
 const PROBE: &str = "k-network-probe";
 const HASH: &str = "k-network-hash";
 
 /// Whether a request is a probe. A deferred request carries a probe's `User-Agent` on purpose and is none.
-pub(super) fn is_probe(headers: &HeaderMap) -> bool {
+pub(crate) fn is_probe(headers: &HeaderMap) -> bool {
     !headers::is_deferred(headers) && (is_health_probe(headers) || is_network_probe(headers))
 }
 
@@ -29,28 +28,38 @@ fn is_network_probe(headers: &HeaderMap) -> bool {
     headers.get(PROBE).is_some_and(|value| value == "probe")
 }
 
-/// The answer to a probe.
-pub(super) fn answer(shared: &Shared, headers: &HeaderMap) -> Response<Body> {
-    let mut response = if shared.lifecycle.is_draining() {
-        text(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n".into())
+/// The answer to a probe; the function is asked (`ready`) only where the answer depends on it.
+pub(crate) async fn answer(
+    draining: bool,
+    headers: &HeaderMap,
+    ready: impl AsyncFnOnce() -> bool,
+) -> Response<Body> {
+    if draining {
+        text_response(StatusCode::SERVICE_UNAVAILABLE, "shutting down\n")
     } else if is_health_probe(headers) {
-        health(shared.readiness.is_ready(), headers)
+        health(headers, ready).await
     } else {
         network(headers)
-    };
-    if response.status().is_client_error() || response.status().is_server_error() {
-        response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
     }
-    response
 }
 
-fn health(ready: bool, headers: &HeaderMap) -> Response<Body> {
+async fn health(headers: &HeaderMap, ready: impl AsyncFnOnce() -> bool) -> Response<Body> {
     match headers.get(PROBE).map(HeaderValue::as_bytes).unwrap_or_default() {
-        b"queue" if ready => text(StatusCode::OK, "queue".into()),
-        b"queue" => text(StatusCode::SERVICE_UNAVAILABLE, String::new()),
+        b"queue" if ready().await => {
+            let mut response = Response::new(Body::full("queue"));
+            response
+                .headers_mut()
+                .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+            response
+        }
+        b"queue" => {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response
+        }
         other => {
             let other = String::from_utf8_lossy(other);
-            text(StatusCode::BAD_REQUEST, format!("unexpected probe header value: {other}\n"))
+            text_response(StatusCode::BAD_REQUEST, format!("unexpected probe header value: {other}\n"))
         }
     }
 }
@@ -64,16 +73,9 @@ fn network(headers: &HeaderMap) -> Response<Body> {
         }
         None => {
             let detail = "a probe request must contain a non-empty \"K-Network-Hash\" header\n";
-            text(StatusCode::BAD_REQUEST, detail.into())
+            text_response(StatusCode::BAD_REQUEST, detail)
         }
     }
-}
-
-fn text(status: StatusCode, body: String) -> Response<Body> {
-    let mut response = Response::new(Body::full(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    response
 }
 
 #[cfg(test)]
@@ -98,12 +100,15 @@ mod tests {
         assert!(!is_probe(&request(&deferred)));
     }
 
-    #[test]
-    fn health_answers() {
+    #[tokio::test]
+    async fn health_answers() {
         let queue = request(&[("k-network-probe", "queue")]);
-        assert_eq!(health(true, &queue).status(), 200);
-        assert_eq!(health(false, &queue).status(), 503);
-        assert_eq!(health(true, &HeaderMap::new()).status(), 400);
+        assert_eq!(health(&queue, async || true).await.status(), 200);
+        let unready = health(&queue, async || false).await;
+        assert_eq!((unready.status().as_u16(), unready.headers().len()), (503, 0));
+        // Without the right value the function is not asked.
+        let asked = health(&HeaderMap::new(), async || panic!("asked")).await;
+        assert_eq!(asked.status(), 400);
         assert_eq!(network(&HeaderMap::new()).status(), 400);
         assert_eq!(network(&request(&[("k-network-hash", "h")])).headers()["k-network-hash"], "h");
     }

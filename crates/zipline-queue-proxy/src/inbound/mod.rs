@@ -5,14 +5,17 @@
 //! runs at most once for a delivered request, and only after the first bytes of its payload are there.
 
 mod deadline;
-mod health;
+pub(crate) mod health;
 mod request;
 mod response;
 
+use std::any::Any;
+use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use zipline_http::{Body, Handler, PeerAddr, Protocol, Target, problem_response};
 use zipline_protocol::{ErrorCode, Mode, Nonce, PayloadId, ReferenceKind, Way, header};
 
@@ -21,7 +24,7 @@ use crate::edges::Direction;
 use crate::failure::Failure;
 use crate::headers;
 use crate::state::{Shared, Transfer};
-use crate::upgrade;
+use crate::upgrade::{self, UpgradeError};
 use crate::watched::{Ended, watch};
 use request::Incoming;
 
@@ -38,12 +41,74 @@ struct Inbound {
 impl Handler for Inbound {
     async fn handle(&self, request: Request<Body>) -> Response<Body> {
         if health::is_probe(request.headers()) {
-            return health::answer(&self.shared, request.headers());
+            let draining = self.shared.lifecycle.is_draining();
+            return health::answer(draining, request.headers(), async || self.shared.readiness.is_ready())
+                .await;
         }
         let started = Instant::now();
-        let response = Box::pin(serve(&self.shared, request)).await;
+        let response = Box::pin(serve(&self.shared, request, Terms::of(&self.shared))).await;
         self.shared.metrics.request_served(response.status(), started.elapsed());
         response
+    }
+}
+
+/// How failures that are not Zipline's own are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FailureForm {
+    /// A problem document, or a gRPC status.
+    Problem,
+    /// A line of text, as Go's reverse proxy and Knative's breaker do.
+    Text,
+}
+
+/// What one request is served under.
+pub(crate) struct Terms {
+    /// When the exchange is broken off; `None`: whoever called this ends it.
+    deadline: Option<Instant>,
+    /// When an upgraded connection is broken off.
+    upgraded_until: Option<Instant>,
+    /// The form of failures.
+    failures: FailureForm,
+    /// Whether it waits for a slot of the breaker.
+    limited: bool,
+    /// Lives as long as an upgraded connection.
+    keep: Option<Arc<dyn Any + Send + Sync>>,
+    /// Told how long the request waited and how many are in the breaker with it.
+    pub(crate) admitted: Option<Admitted>,
+}
+
+/// Hears of the breaker.
+pub(crate) type Admitted = Box<dyn FnOnce(Duration, usize) + Send>;
+
+impl fmt::Debug for Terms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Terms")
+            .field("deadline", &self.deadline)
+            .field("failures", &self.failures)
+            .field("limited", &self.limited)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Terms {
+    /// The standalone ones: one limit on everything, problem documents.
+    fn of(shared: &Shared) -> Self {
+        let deadline = Some(deadline::of(&shared.config));
+        let failures = FailureForm::Problem;
+        Self { deadline, upgraded_until: deadline, failures, limited: true, keep: None, admitted: None }
+    }
+
+    /// Knative's: the caller ends what takes too long, failures are text, and `keep` lives as long as an upgraded
+    /// connection.
+    pub(crate) fn knative(upgraded_until: Instant, limited: bool, keep: Arc<dyn Any + Send + Sync>) -> Self {
+        Self {
+            deadline: None,
+            upgraded_until: Some(upgraded_until),
+            failures: FailureForm::Text,
+            limited,
+            keep: Some(keep),
+            admitted: None,
+        }
     }
 }
 
@@ -62,15 +127,16 @@ impl From<Failure> for Refusal {
     }
 }
 
-async fn serve(shared: &Arc<Shared>, mut request: Request<Body>) -> Response<Body> {
-    let deadline = deadline::of(&shared.config);
+/// Serves one request that is no probe.
+pub(crate) async fn serve(shared: &Arc<Shared>, mut request: Request<Body>, terms: Terms) -> Response<Body> {
+    let (deadline, failures) = (terms.deadline, terms.failures);
     let accept = take_accept(shared, &mut request);
     let deferred = headers::is_deferred(request.headers());
     if deferred && shared.mode() == Mode::Off {
         return resend_inline(shared, "this queue-proxy's mode is off");
     }
     let opened = if deferred {
-        match request::open(shared, request).await {
+        match Box::pin(request::open(shared, request)).await {
             Ok(incoming) => incoming,
             Err(detail) => return resend_inline(shared, &detail),
         }
@@ -79,8 +145,8 @@ async fn serve(shared: &Arc<Shared>, mut request: Request<Body>) -> Response<Bod
     };
     let payload = opened.payload();
     let form = headers::form(opened.headers());
-    let answered = timeout_at(deadline, answer(shared, opened, accept, deadline)).await;
-    let outcome = answered.unwrap_or_else(|_| {
+    let answered = deadline::within(deadline, Box::pin(answer(shared, opened, accept, terms))).await;
+    let outcome = answered.unwrap_or_else(|| {
         let limit = shared.config.request_timeout.as_secs();
         let detail = format!("the function did not answer within its timeout of {limit} s");
         Err(Failure::caller(ErrorCode::DeadlineExceeded, detail).into())
@@ -90,7 +156,10 @@ async fn serve(shared: &Arc<Shared>, mut request: Request<Body>) -> Response<Bod
         Err(Refusal::ResendInline(detail)) => return resend_inline(shared, &detail),
         Err(Refusal::Failure(failure)) => {
             shared.metrics.error(failure.code);
-            failure.into_response(&form)
+            match failures {
+                FailureForm::Problem => failure.into_response(&form),
+                FailureForm::Text => failure.into_text_response(),
+            }
         }
     };
     sign(shared, payload.as_ref(), &mut response);
@@ -130,7 +199,7 @@ async fn answer(
     shared: &Arc<Shared>,
     incoming: Incoming,
     accept: Option<Nonce>,
-    deadline: Instant,
+    terms: Terms,
 ) -> Result<Response<Body>, Refusal> {
     let way = incoming.way();
     if *incoming.method() == http::Method::CONNECT {
@@ -142,19 +211,29 @@ async fn answer(
             "this queue-proxy has no function; it serves a process started by zipline run",
         )
     })?;
-    let (mut request, slot, broken) = incoming.when(gate(shared), shared).await?;
+    let (mut request, slot, broken) =
+        incoming.when(gate(shared, terms.limited, terms.admitted), shared).await?;
     let target = Target { addr: function.into(), protocol: Protocol::like(request.version()) };
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0.ip());
     zipline_http::proxy::request_for_upstream(&mut request, peer);
     if zipline_http::hop::is_upgrade(&request) {
-        let upgraded = upgrade::forward(shared, target, request, slot, Some(deadline)).await;
-        return Ok(upgraded.map_err(|error| failed(&error))?);
+        let upgraded =
+            Box::pin(upgrade::forward(shared, target, request, (slot, terms.keep), terms.upgraded_until))
+                .await;
+        return upgraded.map_err(|error| match error {
+            UpgradeError::Send(error) => failed(&error).into(),
+            other => Failure::caller(ErrorCode::UpstreamFailed, other.to_string()).into(),
+        });
     }
     let (parts, body) = request.into_parts();
     let head = parts.method == http::Method::HEAD;
     let body = watch(body, (), record(shared, way));
     let sent = shared.client.send(&target, Request::from_parts(parts, body)).await;
     let response = match (sent, broken.get()) {
+        (Ok(response), _) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+            let detail = "the function switched protocols although the request did not ask for it";
+            return Err(Failure::caller(ErrorCode::UpstreamFailed, detail).into());
+        }
         (Ok(response), _) => response,
         (Err(_), Some(error)) => {
             let detail = format!("the request's payload broke off after the function had started: {error}");
@@ -162,7 +241,7 @@ async fn answer(
         }
         (Err(error), None) => return Err(failed(&error).into()),
     };
-    Ok(response::finish(shared, response, response::Wanted { accept, head }, (slot, deadline)).await)
+    Ok(response::finish(shared, response, response::Wanted { accept, head }, (slot, terms.deadline)).await)
 }
 
 /// A function that agreed to a tunnel would get bytes that nobody here can tell from requests.
@@ -179,13 +258,22 @@ fn failed(error: &zipline_http::SendError) -> Failure {
 }
 
 /// The function is ready and has a free slot.
-async fn gate(shared: &Arc<Shared>) -> Result<Slot, Failure> {
+async fn gate(shared: &Arc<Shared>, limited: bool, admitted: Option<Admitted>) -> Result<Slot, Failure> {
     shared.readiness.ready().await;
-    shared.breaker.acquire().await.map_err(|_| Failure {
+    if !limited || !shared.breaker.is_limited() {
+        return Ok(shared.breaker.pass());
+    }
+    let asked = admitted.as_ref().map(|_| Instant::now());
+    let slot = shared.breaker.acquire().await.map_err(|_| Failure {
         code: ErrorCode::BufferFull,
         status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
         detail: "pending request queue full".into(),
-    })
+        text: None,
+    })?;
+    if let (Some(admitted), Some(asked)) = (admitted, asked) {
+        admitted(asked.elapsed(), shared.breaker.in_flight() + shared.breaker.queued());
+    }
+    Ok(slot)
 }
 
 fn record(shared: &Arc<Shared>, way: Way) -> impl FnOnce(Ended) + Send + use<> {

@@ -103,34 +103,44 @@ impl Incoming {
         gate: impl Future<Output = Result<Slot, Failure>>,
         shared: &Arc<Shared>,
     ) -> Result<(Request<Body>, Slot, Broken), Refusal> {
-        let broken = Broken::default();
-        let Some(record) = self.deferred else {
-            return Ok((self.request, gate.await?, broken));
-        };
-        let resend =
-            |error: BrokenOff| Refusal::ResendInline(format!("the payload could not be retrieved: {error}"));
-        tokio::pin!(gate);
-        let start = Retrieving::start(shared, &record);
-        tokio::pin!(start);
-        let (mut retrieving, mut slot) = tokio::select! {
-            started = &mut start => (started.map_err(resend)?, None),
-            slot = &mut gate => {
-                let slot = slot?;
-                (start.await.map_err(resend)?, Some(slot))
-            }
-        };
-        while slot.is_none() || !retrieving.has_begun() {
-            tokio::select! {
-                got = &mut gate, if slot.is_none() => slot = Some(got?),
-                read = retrieving.read_ahead(), if !retrieving.is_full() => read.map_err(resend)?,
-            }
+        match self.deferred {
+            None => Ok((self.request, gate.await?, Broken::default())),
+            // On the heap: few requests need its room.
+            Some(record) => Box::pin(restored(self.request, record, gate, shared)).await,
         }
-        let slot = slot.expect("the loop ends only with a slot");
-        let told = broken.clone();
-        let body = retrieving.into_body(move |error| {
-            // Only the first failure counts; a body fails once.
-            let _ = told.0.set(error);
-        });
-        Ok((self.request.map(|_| body), slot, broken))
     }
+}
+
+async fn restored(
+    request: Request<Body>,
+    record: Record,
+    gate: impl Future<Output = Result<Slot, Failure>>,
+    shared: &Arc<Shared>,
+) -> Result<(Request<Body>, Slot, Broken), Refusal> {
+    let broken = Broken::default();
+    let resend =
+        |error: BrokenOff| Refusal::ResendInline(format!("the payload could not be retrieved: {error}"));
+    tokio::pin!(gate);
+    let start = Retrieving::start(shared, &record);
+    tokio::pin!(start);
+    let (mut retrieving, mut slot) = tokio::select! {
+        started = &mut start => (started.map_err(resend)?, None),
+        slot = &mut gate => {
+            let slot = slot?;
+            (start.await.map_err(resend)?, Some(slot))
+        }
+    };
+    while slot.is_none() || !retrieving.has_begun() {
+        tokio::select! {
+            got = &mut gate, if slot.is_none() => slot = Some(got?),
+            read = retrieving.read_ahead(), if !retrieving.is_full() => read.map_err(resend)?,
+        }
+    }
+    let slot = slot.expect("the loop ends only with a slot");
+    let told = broken.clone();
+    let body = retrieving.into_body(move |error| {
+        // Only the first failure counts; a body fails once.
+        let _ = told.0.set(error);
+    });
+    Ok((request.map(|_| body), slot, broken))
 }

@@ -36,13 +36,17 @@ pub(super) async fn finish(
     shared: &Arc<Shared>,
     response: Response<Body>,
     wanted: Wanted,
-    (slot, deadline): (Slot, Instant),
+    (slot, deadline): (Slot, Option<Instant>),
 ) -> Response<Body> {
     let mut response = response;
     shared.metrics.stripped_headers(headers::strip(response.headers_mut()));
     zipline_http::proxy::response_for_downstream(&mut response);
     let (mut parts, body) = response.into_parts();
-    let (reason, body) = match decide(shared, &parts, body, wanted).await {
+    if wanted.accept.is_none() {
+        let body = watch(body, slot, record(shared, None));
+        return Response::from_parts(parts, deadline::bound(body, deadline));
+    }
+    let (reason, body) = match Box::pin(decide(shared, &parts, body, wanted)).await {
         Ok((nonce, body)) => {
             let message = Message {
                 kind: ReferenceKind::Response,
@@ -51,7 +55,7 @@ pub(super) async fn finish(
                 binding: Some(nonce),
                 peer: None,
             };
-            match hold(shared, message).await {
+            match Box::pin(hold(shared, message)).await {
                 Ok(held) => {
                     let body = watch(defer(&mut parts, held), slot, |_| {});
                     return Response::from_parts(parts, deadline::bound(body, deadline));

@@ -12,19 +12,21 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request, Response, Uri, request};
-use zipline_http::{Body, Protocol, Target};
+use zipline_http::{Body, HostPort, Protocol, Target};
 use zipline_protocol::limits::{PROGRESS_TIMEOUT, REFERENCE_MAX};
 use zipline_protocol::{
     ErrorCode, FunctionName, InlineReason, Mode, Nonce, REFERENCE_MEDIA_TYPE, ReferenceKind, Way,
 };
 use zipline_protocol::{header, user_agent};
 
+use crate::config::Destinations;
 use crate::edges::Direction;
 use crate::failure::Failure;
 use crate::hold::{Held, Message, hold};
 use crate::state::{Shared, Transfer};
+use crate::upgrade::{self, UpgradeError};
 use crate::watched::watch;
-use crate::{headers, local_body, upgrade};
+use crate::{headers, local_body};
 use verdict::Verdict;
 
 /// Sends `request` to `function` and gives its response.
@@ -61,18 +63,25 @@ async fn run(
             ),
         ));
     }
-    let gateway = shared.config.gateway.ok_or_else(|| {
-        Failure::local(
-            ErrorCode::UpstreamFailed,
-            "no gateway is configured: set ZIPLINE_GATEWAY to where functions are reached",
-        )
-    })?;
-    let target = Target { addr: gateway.into(), protocol: Protocol::like(parts.version) };
+    let addr = match shared.config.destinations {
+        Destinations::Gateway(gateway) => gateway.into(),
+        Destinations::HostNames => HostPort::new(&function.host(), 80),
+        Destinations::None => {
+            return Err(Failure::local(
+                ErrorCode::UpstreamFailed,
+                "no gateway is configured: set ZIPLINE_GATEWAY to where functions are reached",
+            ));
+        }
+    };
+    let target = Target { addr, protocol: Protocol::like(parts.version) };
     address(&mut parts, &function);
     let request = Request::from_parts(parts, body);
     if zipline_http::hop::is_upgrade(&request) {
         let upgraded = upgrade::forward(shared, target, request, (), None).await;
-        return upgraded.map_err(|error| Failure::upstream(&format!("invoking {function}"), &error));
+        return upgraded.map_err(|error| match error {
+            UpgradeError::Send(error) => Failure::upstream(&format!("invoking {function}"), &error),
+            other => Failure::caller(other.code(), other.to_string()),
+        });
     }
     let (mut parts, body) = request.into_parts();
     let call = Call { shared: Arc::clone(shared), function, target, accept: None };

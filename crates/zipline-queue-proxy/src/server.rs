@@ -154,6 +154,7 @@ impl Server {
             data: Some(addresses.data),
             data_certificate,
             listeners: listeners.into_iter().flatten().collect(),
+            guidance: Guidance::none(),
         }));
         Ok(Self {
             shared,
@@ -280,10 +281,13 @@ pub(crate) struct Parts {
     pub(crate) listeners: Vec<SocketAddr>,
     /// Whether requests need not wait for the function to become ready.
     pub(crate) ready: bool,
+    /// What the controller says, if there is one.
+    pub(crate) guidance: Guidance,
 }
 
 pub(crate) fn assemble(parts: Parts) -> Shared {
-    let Parts { config, keyring, store, boot, client, data, data_certificate, listeners, ready } = parts;
+    let Parts { config, keyring, store, boot, client, data, data_certificate, listeners, ready, guidance } =
+        parts;
     let tasks = Tasks::new();
     let registry = Metrics::new();
     let metrics = registry.register(ProxyMetrics::new);
@@ -309,7 +313,7 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
         listeners,
         registry,
         metrics,
-        guidance: Guidance::none(),
+        guidance,
         keyring,
         store,
         boot,

@@ -250,6 +250,7 @@ fn no_tunnels() -> Failure {
         code: ErrorCode::UpstreamFailed,
         status: StatusCode::BAD_GATEWAY.as_u16(),
         detail: "CONNECT is not passed to functions".into(),
+        text: None,
     }
 }
 

@@ -15,8 +15,9 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use zipline_buffer::{Store, StoreConfig};
-use zipline_http::{ClientConfig, ServeLimits, serve};
+use zipline_http::{ClientConfig, HostPort, ServeLimits, serve};
 use zipline_knative::contract::IDLE_CONNECTIONS;
+use zipline_protocol::controller;
 use zipline_runtime::Tasks;
 use zipline_seal::{Keyring, new_boot_id};
 use zipline_transfer::{CertificateMakingError, DataCertificate, DataPort, DataPortConfig};
@@ -32,6 +33,9 @@ use super::stats::Stats;
 use super::tls::{self, Certificate, TlsError};
 use super::{shutdown, tls_door};
 use crate::admin::Admin;
+use crate::guidance::Guidance;
+use crate::keys::controller::{Controller, ControllerConfig};
+use crate::keys::holding;
 use crate::local::Local;
 use crate::server::{self, Parts, spawn};
 use crate::state::Shared;
@@ -168,6 +172,7 @@ impl KnativeServer {
             listeners,
             // Whoever sends requests has asked for readiness before.
             ready: true,
+            guidance: Guidance::awaited(),
         }));
         Ok(Self {
             config,
@@ -280,6 +285,13 @@ impl KnativeServer {
             drop(doors.spawn("data port", data.run(doors.clone())));
         }
         spawn(&doors, "expiry", shared.store.run_expiry());
+        if let Some(controller) = key_giver(&config, &doors) {
+            let shared = Arc::clone(&shared);
+            spawn(&doors, "controller", async move {
+                let follow = controller.run(&shared.keyring, &shared.guidance);
+                tokio::join!(follow, holding::report(&controller, &shared.store));
+            });
+        }
         tracing::info!(?addresses, "starting queue-proxy");
 
         ending.cancelled().await;
@@ -293,6 +305,25 @@ impl KnativeServer {
     pub fn tasks(&self) -> Tasks {
         self.shared.tasks.clone()
     }
+}
+
+/// Who gives keys, if Knative's settings say how to know it. Without it everything is as without Zipline.
+fn key_giver(config: &KnativeConfig, tasks: &Tasks) -> Option<Controller> {
+    if config.environment.root_ca.is_empty() {
+        tracing::info!("no certificates to know a controller by: Zipline stays off");
+        return None;
+    }
+    let asked = ControllerConfig {
+        server: HostPort::new(controller::HOST, controller::PORT),
+        roots: config.environment.root_ca.clone(),
+        token: controller::TOKEN_PATH.into(),
+        revision: config.environment.revision.clone(),
+    };
+    let made = Controller::new(asked, tasks.clone());
+    if let Err(error) = &made {
+        tracing::warn!(%error, "the certificates to know a controller by cannot be used: Zipline stays off");
+    }
+    made.ok()
 }
 
 /// As many idle connections to the function as requests may run; as many busy ones as are asked for.

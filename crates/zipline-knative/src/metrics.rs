@@ -29,7 +29,7 @@ pub const STATUS_CODE: &str = "http.response.status_code";
 /// The attribute of the standard HTTP server metrics; see [`crate::route_tag`].
 pub const ROUTE_TAG: &str = "kn.route.tag";
 
-/// The name of a request's server span.
+/// The operation of a request's server span. It is seen nowhere: the span is named by the request's method.
 pub const SERVER_SPAN: &str = "queue";
 /// The span around the breaker and all below.
 pub const PROXY_SPAN: &str = "kn.queueproxy.proxy";
@@ -44,7 +44,8 @@ pub const CONTAINER_NAME: &str = "queue-proxy";
 pub fn resource_attributes(environment: &Environment, version: &str) -> Vec<(&'static str, String)> {
     let pod = &environment.telemetry_pod;
     let mut attributes = vec![
-        ("k8s.container.name", CONTAINER_NAME.to_owned()),
+        // Knative's word for it is not OpenTelemetry's `k8s.container.name`.
+        ("container.name", CONTAINER_NAME.to_owned()),
         ("k8s.namespace.name", environment.namespace.clone()),
         ("k8s.pod.name", pod.clone()),
         ("service.version", version.to_owned()),

@@ -33,5 +33,6 @@ pub mod readiness;
 mod retrieve;
 pub mod server;
 pub mod state;
+pub mod telemetry;
 mod upgrade;
 mod watched;

@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 STAMPS := build/stamps
 DEMO := examples/video-analytics
 
-.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols test-manifests clean-state
+.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols test-manifests test-cluster clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -53,6 +53,11 @@ test-protocols: $(STAMPS)/protocols $(STAMPS)/knative build ## run h2spec, gRPC'
 test-manifests: build ## hold what deploy/ renders to against the types of Kubernetes and Knative (interop/manifests)
 	cd interop/manifests && go vet -mod=readonly ./... && go test -mod=readonly -count=1 ./...
 
+test-cluster: $(STAMPS)/cluster $(STAMPS)/rust ## run the controller against a real kube-apiserver and etcd (interop/cluster)
+	cargo build -p zipline-controller
+	cd interop/cluster && ZIPLINE_CLUSTER=$(CURDIR)/build/cluster ZIPLINE_CONTROLLER=$(CURDIR)/target/debug/zipline-controller \
+		go test -mod=readonly -trimpath -count=1 -v .
+
 clean-state: ## remove what set-up and runs left, except Rust's target folder
 	rm -rf build .venv
 
@@ -88,4 +93,8 @@ $(STAMPS)/knative: scripts/setup-knative.sh interop/knative/go.mod interop/knati
 
 $(STAMPS)/protocols: scripts/setup-protocols.sh $(wildcard interop/protocols/*.* interop/protocols/*/*.*)
 	scripts/setup-protocols.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/cluster: scripts/setup-cluster.sh interop/cluster/go.mod interop/cluster/go.sum
+	scripts/setup-cluster.sh
 	@mkdir -p $(STAMPS) && touch $@

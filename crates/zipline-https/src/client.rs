@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
-use zipline_http::{Body, HostPort};
+use zipline_http::{Body, HostPort, Resolver};
 use zipline_runtime::Tasks;
 
 /// Longest header block of an answer.
@@ -105,6 +105,7 @@ struct Inner {
     host: HeaderValue,
     roots: Roots,
     config: ClientConfig,
+    resolver: Resolver,
     tasks: Tasks,
     room: Semaphore,
     idle: Mutex<Vec<Idle>>,
@@ -122,7 +123,18 @@ impl Client {
         let host = HeaderValue::from_str(&server.to_string()).unwrap_or(HeaderValue::from_static("invalid"));
         let room = Semaphore::new(config.max_requests);
         let idle = Mutex::new(Vec::new());
-        Self { inner: Arc::new(Inner { server, host, roots, config, tasks, room, idle }) }
+        Self {
+            inner: Arc::new(Inner {
+                server,
+                host,
+                roots,
+                config,
+                resolver: Resolver::system(),
+                tasks,
+                room,
+                idle,
+            }),
+        }
     }
 
     /// The server.
@@ -215,9 +227,9 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, RequestError> {
-        let Inner { server, roots, config, tasks, .. } = &*self.inner;
+        let Inner { server, roots, config, resolver, tasks, .. } = &*self.inner;
         let limit = config.connect_timeout;
-        let connected = timeout(limit, connect(roots, server)).await.unwrap_or_else(|_| {
+        let connected = timeout(limit, connect(resolver, roots, server)).await.unwrap_or_else(|_| {
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {limit:?}")))
         });
         let stream = connected.map_err(|source| RequestError::Connect { server: server.clone(), source })?;

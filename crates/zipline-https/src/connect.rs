@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use zipline_http::HostPort;
+use zipline_http::{HostPort, Resolver};
 
 /// Most certificates in one set of roots.
 const ROOTS_MAX: usize = 256;
@@ -85,10 +85,15 @@ impl fmt::Debug for Roots {
 }
 
 /// Connects to `server` and verifies that it is who it should be. There is no time limit here.
-pub(crate) async fn connect(roots: &Roots, server: &HostPort) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn connect(
+    resolver: &Resolver,
+    roots: &Roots,
+    server: &HostPort,
+) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(server.host().to_owned())
         .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    let stream = TcpStream::connect((server.host(), server.port())).await?;
+    let addresses = resolver.resolve(server.host(), server.port()).await?;
+    let stream = TcpStream::connect(&*addresses).await?;
     stream.set_nodelay(true)?;
     TlsConnector::from(Arc::clone(&roots.tls)).connect(name, stream).await
 }

@@ -113,7 +113,10 @@ func more(outcome Outcome, recorded *Expectation) string {
 	if recorded == nil {
 		return "nothing is recorded for it"
 	}
-	known := "\n" + requests(recorded.Go) + "\n" + requests(recorded.Zipline) + "\n"
+	known := "\n" + requests(recorded.Zipline) + "\n"
+	for _, outcome := range recorded.Go {
+		known += requests(outcome) + "\n"
+	}
 	for _, seen := range strings.Split(requests(outcome.String()), "\n") {
 		if !strings.Contains(known, "\n"+seen+"\n") {
 			return fmt.Sprintf("%q passed, which passes nowhere else", seen)

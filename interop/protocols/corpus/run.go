@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -210,10 +211,13 @@ func compare(c Case, reference, ours *pair, expectation Expectation, learn bool)
 	result := Result{Case: c, Deviation: expectation.Why}
 	want := expectation.Go
 	if expectation.Zipline != "" {
-		want = expectation.Zipline
+		want = []string{expectation.Zipline}
 	}
-	is := func(recorded string) func(Outcome) bool {
-		return func(outcome Outcome) bool { return learn || class(outcome.String()) == class(recorded) }
+	is := func(recorded []string) func(Outcome) bool {
+		return func(outcome Outcome) bool {
+			same := func(one string) bool { return class(one) == class(outcome.String()) }
+			return learn || slices.ContainsFunc(recorded, same)
+		}
 	}
 	var both sync.WaitGroup
 	var goErr, ourErr error
@@ -229,13 +233,13 @@ func compare(c Case, reference, ours *pair, expectation Expectation, learn bool)
 	case forbidden(result.Zipline, serials) != "":
 		result.Failure = forbidden(result.Zipline, serials)
 	case learn:
-	case expectation.Go == "":
+	case len(expectation.Go) == 0:
 		result.Failure = "nothing is recorded for it"
 	case !is(expectation.Go)(result.Go):
-		result.Failure = "go does otherwise than recorded: " + expectation.Go
+		result.Failure = "go does otherwise than recorded: " + strings.Join(expectation.Go, ", or ")
 	case !is(want)(result.Zipline):
-		result.Failure = "expected: " + want
-	case expectation.Zipline != "" && class(expectation.Zipline) == class(expectation.Go):
+		result.Failure = "expected: " + strings.Join(want, ", or ")
+	case expectation.Zipline != "" && is(expectation.Go)(result.Zipline):
 		result.Failure = "a deviation is recorded, but there is none"
 	}
 	return result

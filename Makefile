@@ -53,9 +53,11 @@ test-protocols: $(STAMPS)/protocols $(STAMPS)/knative build ## run h2spec, gRPC'
 test-manifests: build ## hold what deploy/ renders to against the types of Kubernetes and Knative (interop/manifests)
 	cd interop/manifests && go vet -mod=readonly ./... && go test -mod=readonly -count=1 ./...
 
-test-cluster: $(STAMPS)/cluster $(STAMPS)/rust ## run the controller against a real kube-apiserver and etcd (interop/cluster)
-	cargo build -p zipline-controller
+test-cluster: $(STAMPS)/cluster $(STAMPS)/rust ## run controller and commands against a real kube-apiserver and etcd (interop/cluster)
+	cargo build -p zipline-controller -p zipline-cli
 	cd interop/cluster && ZIPLINE_CLUSTER=$(CURDIR)/build/cluster ZIPLINE_CONTROLLER=$(CURDIR)/target/debug/zipline-controller \
+		ZIPLINE=$(CURDIR)/target/debug/zipline ZIPLINE_KUBECTL=$(CURDIR)/build/cluster/kubectl \
+		ZIPLINE_KNATIVE_SERVING=$$(cd ../manifests && go mod download knative.dev/serving && go list -mod=readonly -m -f '{{.Dir}}' knative.dev/serving) \
 		go test -mod=readonly -trimpath -count=1 -v .
 
 clean-state: ## remove what set-up and runs left, except Rust's target folder

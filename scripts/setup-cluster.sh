@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds etcd and kube-apiserver, of the releases that interop/cluster/go.mod names; go.sum pins every module. Takes a quarter
+# Builds etcd, kube-apiserver and kubectl, of the releases that interop/cluster/go.mod names; go.sum pins every module. Takes a
+# quarter
 # of an hour or so the first time.
 set -euo pipefail
 cd "$(dirname "$0")/../interop/cluster"
@@ -22,3 +23,6 @@ go build -mod=readonly -trimpath -o "$out/kube-apiserver" \
     -ldflags "-s -w -X $stamp.gitVersion=$version -X $stamp.gitMajor=${number%%.*} -X $stamp.gitMinor=$(cut -d. -f2 <<<"$number")" \
     k8s.io/kubernetes/cmd/kube-apiserver
 echo "setup: kube-apiserver $version took $((SECONDS - started)) s"
+started=$SECONDS
+go build -mod=readonly -trimpath -ldflags "-s -w" -o "$out/kubectl" k8s.io/kubernetes/cmd/kubectl
+echo "setup: kubectl took $((SECONDS - started)) s"

@@ -158,7 +158,9 @@ func (s *servers) startKubernetes(t *testing.T, binary, etcd string) {
 		"--service-account-key-file="+write(t, s.folder, "accounts.pub", publicPEM(t, s.accountKey)),
 		"--service-account-signing-key-file="+write(t, s.folder, "accounts.key", privatePEM(t, s.accountKey)),
 		"--service-cluster-ip-range=10.96.0.0/16",
-		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "-v=0")
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction",
+		// On by default in Kubernetes 1.36 only.
+		"--feature-gates=MutatingAdmissionPolicy=true", "--runtime-config=admissionregistration.k8s.io/v1beta1=true", "-v=0")
 	certificate, key = s.authority.issue(t, pkix.Name{CommonName: "admin", Organization: []string{"system:masters"}})
 	s.admin = &rest.Config{
 		Host:            "https://127.0.0.1:" + port,

@@ -143,8 +143,9 @@ async fn remove_controller(hand: &Hand, purge: bool) -> Result<(), Failure> {
         hand.kubectl(&[&delete[..], &[kind, "zipline-controller"]].concat(), &what).await?;
     }
     if purge {
-        let what = format!("namespace {NAMESPACE} is gone, with its keys");
-        return hand.kubectl(&[&delete[..], &["namespace", NAMESPACE]].concat(), &what).await;
+        // Kubernetes empties it first, in its own time.
+        let what = format!("namespace {NAMESPACE} is being removed, with its keys");
+        return hand.kubectl(&[&delete[..], &["--wait=false", "namespace", NAMESPACE]].concat(), &what).await;
     }
     let kinds = "deployment,service,poddisruptionbudget,rolebinding,role,serviceaccount,configmap";
     let rest = ["-n", NAMESPACE, kinds, "-l", "app.kubernetes.io/part-of=zipline"];

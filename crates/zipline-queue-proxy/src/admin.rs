@@ -71,7 +71,7 @@ fn problem(code: ErrorCode, detail: &str) -> Response<Body> {
 }
 
 /// Sets the levels, which are read off at the moment of the scrape, and writes everything out.
-fn exposition(shared: &Shared) -> String {
+pub(crate) fn exposition(shared: &Shared) -> String {
     let snapshot = shared.store.totals();
     shared.metrics.set_buffer(BufferLevels {
         bytes: snapshot.held_bytes,

@@ -8,11 +8,11 @@ mod deadline;
 pub(crate) mod health;
 mod request;
 mod response;
+mod witness;
 
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use tokio::time::Instant;
@@ -24,9 +24,11 @@ use crate::edges::Direction;
 use crate::failure::Failure;
 use crate::headers;
 use crate::state::{Shared, Transfer};
+use crate::telemetry::CallFailure;
 use crate::upgrade::{self, UpgradeError};
 use crate::watched::{Ended, watch};
 use request::Incoming;
+pub(crate) use witness::{Witness, Witnessed};
 
 /// The door for requests to the function.
 pub fn handler(shared: Arc<Shared>) -> impl Handler {
@@ -73,12 +75,9 @@ pub(crate) struct Terms {
     limited: bool,
     /// Lives as long as an upgraded connection.
     keep: Option<Arc<dyn Any + Send + Sync>>,
-    /// Told how long the request waited and how many are in the breaker with it.
-    pub(crate) admitted: Option<Admitted>,
+    /// Hears what happens.
+    pub(crate) witness: Witnessed,
 }
-
-/// Hears of the breaker.
-pub(crate) type Admitted = Box<dyn FnOnce(Duration, usize) + Send>;
 
 impl fmt::Debug for Terms {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,7 +94,7 @@ impl Terms {
     fn of(shared: &Shared) -> Self {
         let deadline = Some(deadline::of(&shared.config));
         let failures = FailureForm::Problem;
-        Self { deadline, upgraded_until: deadline, failures, limited: true, keep: None, admitted: None }
+        Self { deadline, upgraded_until: deadline, failures, limited: true, keep: None, witness: None }
     }
 
     /// Knative's: the caller ends what takes too long, failures are text, and `keep` lives as long as an upgraded
@@ -107,7 +106,7 @@ impl Terms {
             failures: FailureForm::Text,
             limited,
             keep: Some(keep),
-            admitted: None,
+            witness: None,
         }
     }
 }
@@ -211,8 +210,16 @@ async fn answer(
             "this queue-proxy has no function; it serves a process started by zipline run",
         )
     })?;
+    let witness = terms.witness;
+    let payload = incoming.payload();
     let (mut request, slot, broken) =
-        incoming.when(gate(shared, terms.limited, terms.admitted), shared).await?;
+        incoming.when(gate(shared, terms.limited, witness.as_deref()), shared).await?;
+    if let Some(payload) = payload {
+        witness::retrieved(&witness, &payload, request.body().exact_length());
+    }
+    if let Some(witness) = &witness {
+        witness.calling();
+    }
     let target = Target { addr: function.into(), protocol: Protocol::like(request.version()) };
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0.ip());
     zipline_http::proxy::request_for_upstream(&mut request, peer);
@@ -220,6 +227,13 @@ async fn answer(
         let upgraded =
             Box::pin(upgrade::forward(shared, target, request, (slot, terms.keep), terms.upgraded_until))
                 .await;
+        if let Some(witness) = &witness {
+            witness.answered(match &upgraded {
+                Ok(response) => Ok(response.status()),
+                Err(UpgradeError::Send(error)) => Err(witness::failure(error)),
+                Err(_) => Err(CallFailure::Exchange),
+            });
+        }
         return upgraded.map_err(|error| match error {
             UpgradeError::Send(error) => failed(&error).into(),
             other => Failure::caller(ErrorCode::UpstreamFailed, other.to_string()).into(),
@@ -227,8 +241,11 @@ async fn answer(
     }
     let (parts, body) = request.into_parts();
     let head = parts.method == http::Method::HEAD;
-    let body = watch(body, (), record(shared, way));
+    let body = watch(body, (), record(shared, way, witness.clone()));
     let sent = shared.client.send(&target, Request::from_parts(parts, body)).await;
+    if let Some(witness) = &witness {
+        witness.answered(sent.as_ref().map(Response::status).map_err(witness::failure));
+    }
     let response = match (sent, broken.get()) {
         (Ok(response), _) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
             let detail = "the function switched protocols although the request did not ask for it";
@@ -241,7 +258,8 @@ async fn answer(
         }
         (Err(error), None) => return Err(failed(&error).into()),
     };
-    Ok(response::finish(shared, response, response::Wanted { accept, head }, (slot, terms.deadline)).await)
+    Ok(response::finish(shared, response, response::Wanted { accept, head, witness }, (slot, terms.deadline))
+        .await)
 }
 
 /// A function that agreed to a tunnel would get bytes that nobody here can tell from requests.
@@ -259,27 +277,30 @@ fn failed(error: &zipline_http::SendError) -> Failure {
 }
 
 /// The function is ready and has a free slot.
-async fn gate(shared: &Arc<Shared>, limited: bool, admitted: Option<Admitted>) -> Result<Slot, Failure> {
+async fn gate(shared: &Arc<Shared>, limited: bool, witness: Option<&dyn Witness>) -> Result<Slot, Failure> {
     shared.readiness.ready().await;
     if !limited || !shared.breaker.is_limited() {
         return Ok(shared.breaker.pass());
     }
-    let asked = admitted.as_ref().map(|_| Instant::now());
+    let asked = witness.map(|_| Instant::now());
     let slot = shared.breaker.acquire().await.map_err(|_| Failure {
         code: ErrorCode::BufferFull,
         status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
         detail: "pending request queue full".into(),
         text: None,
     })?;
-    if let (Some(admitted), Some(asked)) = (admitted, asked) {
-        admitted(asked.elapsed(), shared.breaker.in_flight() + shared.breaker.queued());
+    if let (Some(witness), Some(asked)) = (witness, asked) {
+        witness.admitted(asked.elapsed(), shared.breaker.in_flight() + shared.breaker.queued());
     }
     Ok(slot)
 }
 
-fn record(shared: &Arc<Shared>, way: Way) -> impl FnOnce(Ended) + Send + use<> {
+fn record(shared: &Arc<Shared>, way: Way, witness: Witnessed) -> impl FnOnce(Ended) + Send + use<> {
     let shared = Arc::clone(shared);
     move |ended: Ended| {
+        if let Some(witness) = &witness {
+            witness.received(ended.bytes);
+        }
         if ended.whole && ended.bytes > 0 {
             shared.record(Transfer {
                 direction: Direction::Received,

@@ -14,6 +14,7 @@ use zipline_http::{Body, BodyError, BodyErrorKind};
 use zipline_protocol::{InlineReason, Nonce, REFERENCE_MEDIA_TYPE, ReferenceKind, Way, header};
 
 use super::deadline;
+use super::witness::{self, Witnessed};
 use crate::breaker::Slot;
 use crate::edges::Direction;
 use crate::headers;
@@ -23,12 +24,13 @@ use crate::state::{Shared, Transfer};
 use crate::watched::{Ended, watch};
 
 /// What the caller takes.
-#[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     /// The nonce of a caller that takes a deferred response.
     pub(super) accept: Option<Nonce>,
     /// The request was HEAD, so there is no body.
     pub(super) head: bool,
+    /// Hears the way it takes.
+    pub(super) witness: Witnessed,
 }
 
 /// Finishes the function's response. The slot is given back when its body has ended; the deadline ends it at the latest.
@@ -46,8 +48,9 @@ pub(super) async fn finish(
         let body = watch(body, slot, record(shared, None));
         return Response::from_parts(parts, deadline::bound(body, deadline));
     }
-    let (reason, body) = match Box::pin(decide(shared, &parts, body, wanted)).await {
+    let (reason, body) = match Box::pin(decide(shared, &parts, body, &wanted)).await {
         Ok((nonce, body)) => {
+            let length = body.exact_length();
             let message = Message {
                 kind: ReferenceKind::Response,
                 body,
@@ -57,6 +60,7 @@ pub(super) async fn finish(
             };
             match Box::pin(hold(shared, message)).await {
                 Ok(held) => {
+                    witness::responded(&wanted.witness, None, length);
                     let body = watch(defer(&mut parts, held), slot, |_| {});
                     return Response::from_parts(parts, deadline::bound(body, deadline));
                 }
@@ -65,6 +69,9 @@ pub(super) async fn finish(
         }
         Err(inline) => inline,
     };
+    if reason.is_some() {
+        witness::responded(&wanted.witness, reason, body.exact_length());
+    }
     let body = watch(body, slot, record(shared, reason));
     Response::from_parts(parts, deadline::bound(body, deadline))
 }
@@ -74,7 +81,7 @@ async fn decide(
     shared: &Arc<Shared>,
     parts: &response::Parts,
     body: Body,
-    wanted: Wanted,
+    wanted: &Wanted,
 ) -> Result<(Nonce, Body), (Option<InlineReason>, Body)> {
     let Some(nonce) = wanted.accept else { return Err((None, body)) };
     let bodiless = matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);

@@ -23,8 +23,8 @@ use zipline_runtime::Tasks;
 use super::answer;
 use super::drain::Drainer;
 use super::h2c;
-use super::observe::{Arrival, Observer};
-use super::passage::{InFlight, Passage};
+use super::observe::{Arrival, Ended, Observed, Observer};
+use super::passage::{InFlight, Passage, Telling};
 use super::probing::Prober;
 use super::stats::Stats;
 use super::timeouts::{Clock, Timeouts};
@@ -62,10 +62,22 @@ impl Handler for Chain {
         if h2c::is_upgrade(&request) {
             return h2c::upgrade(self, request).await;
         }
+        let mut request = request;
         if health::is_probe(request.headers()) {
+            let begun = Instant::now();
+            let observed = self.core.observe(&mut request, self.tls);
             let draining = self.core.drainer.is_draining();
-            return health::answer(draining, request.headers(), async || self.core.prober.is_ready().await)
-                .await;
+            let response =
+                health::answer(draining, request.headers(), async || self.core.prober.is_ready().await).await;
+            if let Some(observed) = observed {
+                observed.ended(Ended {
+                    status: Some(response.status()),
+                    response_bytes: response.body().exact_length().unwrap_or(0),
+                    elapsed: begun.elapsed(),
+                    whole: true,
+                });
+            }
+            return response;
         }
         self.core.drainer.touch();
         Box::pin(self.core.serve(request, self.tls)).await
@@ -73,12 +85,16 @@ impl Handler for Chain {
 }
 
 impl Core {
+    /// Asks whoever observes about a request that has just come.
+    fn observe(&self, request: &mut Request<Body>, tls: bool) -> Option<Box<dyn Observed>> {
+        let observer = self.observer.as_ref()?;
+        let arrival = arrival(request, tls);
+        observer.begin(request, arrival)
+    }
+
     async fn serve(&self, mut request: Request<Body>, tls: bool) -> Response<Body> {
         let clock = Clock::start(self.timeouts, Instant::now());
-        let observed = self.observer.as_ref().and_then(|observer| {
-            let arrival = arrival(&request, tls);
-            observer.begin(&mut request, arrival)
-        });
+        let observed = self.observe(&mut request, tls);
         let http2 = request.version() == Version::HTTP_2;
         let passage = Passage::begin(&self.in_flight, http2 && !tls, clock.begun(), observed);
         let head = *request.method() == Method::HEAD;
@@ -98,11 +114,8 @@ impl Core {
         }
         let keep: Arc<dyn Any + Send + Sync> = Arc::clone(&passage) as _;
         let mut terms = Terms::knative(clock.absolute(), limited, keep);
-        if limited && self.observer.is_some() {
-            let passage = Arc::clone(&passage);
-            terms.admitted = Some(Box::new(move |waited, in_flight| {
-                passage.tell(|observed| observed.admitted(waited, in_flight));
-            }));
+        if self.observer.is_some() {
+            terms.witness = Telling::of(&passage);
         }
         // On the heap: it is large and would be copied otherwise.
         let work = Box::pin(inbound::serve(&self.shared, request, terms));

@@ -13,6 +13,8 @@
 //! - Header blocks of the function's responses end at 1 MiB, not at 10.
 //! - Key exchanges P-521 and X25519MLKEM768, and CBC cipher suites, are not offered; the rest of a list counts.
 //! - Connections over h2c are told of the end (GOAWAY).
+//! - Port 8008 refuses profiles; lines for standard output that nobody reads are dropped and counted, requests do not wait
+//!   for them ([`crate::telemetry`]).
 
 mod admin;
 mod answer;
@@ -27,6 +29,7 @@ mod servers;
 mod settings;
 mod shutdown;
 mod stats;
+mod telemetry_doors;
 mod timeouts;
 mod tls;
 mod tls_door;
@@ -47,6 +50,7 @@ use crate::process;
 pub use probing::TrustFiles;
 pub use servers::{KnativeAddresses, KnativeBindError, KnativeServer};
 pub use settings::{DATA_PORT, FixedPorts, KnativeConfig, LOCAL_API_PORT, STATUS_PORT};
+pub use telemetry_doors::TelemetryBindError;
 pub use timeouts::Timeouts;
 pub use tls::{CertificateFiles, TlsError};
 

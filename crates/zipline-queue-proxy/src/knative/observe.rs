@@ -1,8 +1,10 @@
 //! What happens to one request, for whoever keeps records of it: metrics, spans, the request log.
 //!
-//! An [`Observer`] is asked once per request that is no probe of the drainer's. What it gives back hears the events of
-//! that request in this order: `admitted` (not if the breaker refused), `responded` (not if the client left before),
-//! `ended` (always, once). Nothing here may block: events are told from the connection's own task.
+//! An [`Observer`] is asked once per request, probes included. What it gives back hears the events of that request in
+//! this order: `admitted` (not if the breaker refused), `calling`, `answered`, `responded` (not if the client left
+//! before), `ended` (always, once); `received` when the request's body is over, `transferred` when Zipline had a say.
+//! Of a probe that is answered here only `ended` is told. Nothing here may block: events are told from the connection's
+//! own task.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,6 +12,8 @@ use std::time::Duration;
 
 use http::{HeaderMap, Request, StatusCode};
 use zipline_http::Body;
+
+use crate::telemetry::{CallFailure, TransferNote};
 
 /// Where and how a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,24 @@ pub trait Observed: Send + fmt::Debug + 'static {
     /// it is not told.
     fn admitted(&mut self, waited: Duration, in_flight: usize) {
         let _ = (waited, in_flight);
+    }
+
+    /// The request goes to the function now.
+    fn calling(&mut self) {}
+
+    /// The function's response has begun, or there is none.
+    fn answered(&mut self, answer: Result<StatusCode, CallFailure>) {
+        let _ = answer;
+    }
+
+    /// The request's body has passed to the function, or what of it did.
+    fn received(&mut self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// A payload moved for the request, or might have.
+    fn transferred(&mut self, note: TransferNote) {
+        let _ = note;
     }
 
     /// The head of the response goes out.

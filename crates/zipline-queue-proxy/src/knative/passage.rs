@@ -3,8 +3,9 @@
 //! It is shared by the handler, the response's body and, after an upgrade, the two joined connections. The last of them
 //! to let go ends it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use parking_lot::Mutex;
@@ -12,6 +13,8 @@ use tokio::time::Instant;
 
 use super::observe::{Ended, Observed};
 use super::stats::Counted;
+use crate::inbound::{Witness, Witnessed};
+use crate::telemetry::{CallFailure, TransferNote};
 
 /// Requests in flight, for the end of the process.
 #[derive(Debug, Default)]
@@ -99,6 +102,45 @@ impl Passage {
     /// The response ended as a whole.
     pub(super) fn completed(&self) {
         self.whole.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Tells a request's observer what happens beyond the chain; it does not keep the request.
+pub(super) struct Telling(Weak<Passage>);
+
+impl Telling {
+    /// One for `passage`, if anybody observes it.
+    pub(super) fn of(passage: &Arc<Passage>) -> Witnessed {
+        let observed = passage.observed.lock().is_some();
+        observed.then(|| Arc::new(Self(Arc::downgrade(passage))) as _)
+    }
+
+    fn tell(&self, event: impl FnOnce(&mut dyn Observed)) {
+        if let Some(passage) = self.0.upgrade() {
+            passage.tell(event);
+        }
+    }
+}
+
+impl Witness for Telling {
+    fn admitted(&self, waited: Duration, in_flight: usize) {
+        self.tell(|observed| observed.admitted(waited, in_flight));
+    }
+
+    fn calling(&self) {
+        self.tell(|observed| observed.calling());
+    }
+
+    fn answered(&self, answer: Result<StatusCode, CallFailure>) {
+        self.tell(|observed| observed.answered(answer));
+    }
+
+    fn received(&self, bytes: u64) {
+        self.tell(|observed| observed.received(bytes));
+    }
+
+    fn transferred(&self, note: TransferNote) {
+        self.tell(|observed| observed.transferred(note));
     }
 }
 

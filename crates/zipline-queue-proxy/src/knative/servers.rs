@@ -30,6 +30,7 @@ use super::passage::InFlight;
 use super::probing::Prober;
 use super::settings::KnativeConfig;
 use super::stats::Stats;
+use super::telemetry_doors::{TelemetryBindError, TelemetryDoors};
 use super::tls::{self, Certificate, TlsError};
 use super::{shutdown, tls_door};
 use crate::admin::Admin;
@@ -64,6 +65,10 @@ pub struct KnativeAddresses {
     pub data: Option<SocketAddr>,
     /// Zipline's own status, if its port was free.
     pub status: Option<SocketAddr>,
+    /// Where Prometheus scrapes, if it does.
+    pub user_metrics: Option<SocketAddr>,
+    /// Where profiles are refused, if they are asked for.
+    pub profiling: Option<SocketAddr>,
 }
 
 /// Why a queue-proxy could not be started in a pod.
@@ -89,9 +94,12 @@ pub enum KnativeBindError {
     /// The data port has no certificate to show.
     #[error(transparent)]
     Certificate(#[from] CertificateMakingError),
+    /// Telemetry cannot be as it is configured.
+    #[error(transparent)]
+    Telemetry(#[from] TelemetryBindError),
 }
 
-type Bound = (TcpListener, SocketAddr);
+pub(super) type Bound = (TcpListener, SocketAddr);
 
 /// A queue-proxy whose ports listen; [`KnativeServer::run`] serves them.
 #[derive(Debug)]
@@ -105,6 +113,7 @@ pub struct KnativeServer {
     local_api: Option<Bound>,
     data: Option<DataPort>,
     status: Option<Bound>,
+    telemetry: TelemetryDoors,
     observer: Option<Arc<dyn Observer>>,
 }
 
@@ -139,6 +148,7 @@ impl KnativeServer {
             }
             false => None,
         };
+        let telemetry = TelemetryDoors::bind(&config)?;
         let own = config.own();
         let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let local_api = may("the local API", loopback(own.ports.api));
@@ -184,7 +194,8 @@ impl KnativeServer {
             local_api,
             data,
             status,
-            observer: None,
+            observer: telemetry.telemetry.is_on().then(|| Arc::new(telemetry.telemetry.clone()) as _),
+            telemetry,
         })
     }
 
@@ -192,6 +203,7 @@ impl KnativeServer {
     #[must_use]
     pub fn addresses(&self) -> KnativeAddresses {
         let at = |bound: &Bound| bound.1;
+        let (user_metrics, profiling) = self.telemetry.addresses();
         KnativeAddresses {
             serving: at(&self.serving),
             serving_tls: self.serving_tls.as_ref().map(|(bound, _)| at(bound)),
@@ -200,6 +212,8 @@ impl KnativeServer {
             local_api: self.local_api.as_ref().map(at),
             data: self.data.as_ref().map(DataPort::local_addr),
             status: self.status.as_ref().map(at),
+            user_metrics,
+            profiling,
         }
     }
 
@@ -209,7 +223,7 @@ impl KnativeServer {
         &self.shared
     }
 
-    /// Has every request observed, in place of an observer set before.
+    /// Has every request observed, in place of telemetry.
     #[must_use]
     pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
@@ -232,6 +246,7 @@ impl KnativeServer {
             local_api,
             data,
             status,
+            telemetry,
             observer,
         } = self;
         // Requests to the function end first, everything they may need later.
@@ -285,6 +300,7 @@ impl KnativeServer {
             drop(doors.spawn("data port", data.run(doors.clone())));
         }
         spawn(&doors, "expiry", shared.store.run_expiry());
+        let exporters = telemetry.run(&shared, &doors);
         if let Some(controller) = key_giver(&config, &doors) {
             let shared = Arc::clone(&shared);
             spawn(&doors, "controller", async move {
@@ -297,6 +313,7 @@ impl KnativeServer {
         ending.cancelled().await;
         shutdown::run(&shared, &drainer, &requests, &in_flight).await;
         let aborted = shared.tasks.shutdown(server::CLOSING).await;
+        exporters.flush().await;
         tracing::info!(aborted, "shutdown complete, exiting");
     }
 
@@ -349,7 +366,7 @@ fn limits() -> ServeLimits {
     }
 }
 
-fn must(door: &'static str, address: SocketAddr) -> Result<Bound, KnativeBindError> {
+pub(super) fn must(door: &'static str, address: SocketAddr) -> Result<Bound, KnativeBindError> {
     listen(address).map_err(|source| KnativeBindError::Listen { door, address, source })
 }
 

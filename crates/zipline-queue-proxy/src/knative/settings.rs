@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use zipline_knative::contract::{
     ADMIN_PORT, ANNOTATIONS_PATH, AUTOSCALER_METRICS_PORT, CERTIFICATE_PATH, CERTIFICATE_POLL, DRAIN_QUIET,
-    PRIVATE_KEY_PATH,
+    PRIVATE_KEY_PATH, PROFILING_PORT, USER_METRICS_PORT,
 };
 use zipline_knative::environment::EnvironmentError;
 use zipline_knative::{Environment, PodSettings, podinfo};
@@ -40,6 +40,10 @@ pub struct FixedPorts {
     pub data: u16,
     /// [`STATUS_PORT`].
     pub status: u16,
+    /// Where Prometheus scrapes, unless another port is configured.
+    pub user_metrics: u16,
+    /// Where profiles are asked for, unless another port is configured.
+    pub profiling: u16,
 }
 
 impl Default for FixedPorts {
@@ -50,6 +54,8 @@ impl Default for FixedPorts {
             local_api: LOCAL_API_PORT,
             data: DATA_PORT,
             status: STATUS_PORT,
+            user_metrics: USER_METRICS_PORT,
+            profiling: PROFILING_PORT,
         }
     }
 }

@@ -5,16 +5,17 @@
 //! | request metrics | `requestMetrics` | nowhere, scraped from port 9091, or pushed by OTLP |
 //! | traces | `tracing` | nowhere, standard output, or pushed by OTLP |
 //! | request log | `enableRequestLog`, `requestLogTemplate` | standard output |
-//! | profiles | `runtime.profiling` | port 8008, which refuses them (ADR 11) |
+//! | profiles | `runtime.profiling` | port 8008, which refuses them (ADR 12) |
 //!
 //! Recording never waits: metrics are counted in place, spans and log lines go into bounded queues that drop and count what
 //! finds them full. What is off costs one branch for each request. There is one reactor, so the exporters are tasks on it
-//! and not the threads of OpenTelemetry's kit (ADR 10).
+//! and not the threads of OpenTelemetry's kit (ADR 11).
 
 mod config;
 mod export;
 mod lines;
 mod metrics;
+mod observe;
 mod otlp;
 mod profiling;
 mod replies;
@@ -25,7 +26,9 @@ mod scrape;
 mod tests;
 mod trace;
 
+use std::fmt;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -88,13 +91,22 @@ struct Traces {
     dropped: AtomicU64,
 }
 
-/// Carries away what was recorded.
-#[derive(Debug)]
+/// Carries away what was recorded, once [started](Exporters::start).
 #[must_use = "what was recorded leaves with it"]
 pub struct Exporters {
     /// They end before the writer of lines, which they may write to.
     exporters: Tasks,
     writers: Tasks,
+    /// What [`Exporters::start`] runs, and for whom.
+    work: Vec<(Tasks, &'static str, Work)>,
+}
+
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl fmt::Debug for Exporters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exporters").field("exporters", &self.exporters).finish_non_exhaustive()
+    }
 }
 
 impl Telemetry {
@@ -104,28 +116,27 @@ impl Telemetry {
         Self::default()
     }
 
-    /// Starts what `config` asks for.
+    /// What `config` asks for.
     ///
     /// # Errors
     /// [`PusherError`]: a collector is configured that no TLS can be spoken with.
-    ///
-    /// # Panics
-    /// Outside a tokio runtime.
-    pub fn start(config: TelemetryConfig) -> Result<(Self, Exporters), PusherError> {
-        Self::start_with(config, tokio::io::stdout())
+    pub fn new(config: TelemetryConfig) -> Result<(Self, Exporters), PusherError> {
+        Self::with_output(config, tokio::io::stdout())
     }
 
-    /// As [`Telemetry::start`], writing lines to `out`.
-    fn start_with(
+    /// As [`Telemetry::new`], writing lines to `out`.
+    fn with_output(
         config: TelemetryConfig,
         out: impl tokio::io::AsyncWrite + Unpin + Send + 'static,
     ) -> Result<(Self, Exporters), PusherError> {
         let (exporters, writers) = (Tasks::new(), Tasks::new());
+        let mut work: Vec<(Tasks, &'static str, Work)> = Vec::new();
         let TelemetryConfig { metrics, tracing, log, resource, user_port } = config;
         let stdout = tracing.as_ref().is_some_and(|tracing| tracing.target.is_none());
         let lines = (stdout || log.is_some()).then(|| {
             let (lines, writer) = lines::lines();
-            drop(writers.spawn("standard output", writer.run(out, writers.token())));
+            let run = writer.run(out, writers.token());
+            work.push((writers.clone(), "standard output", Box::pin(run)));
             lines
         });
         let recorder = (metrics != MetricsExport::None).then(Recorder::new);
@@ -149,25 +160,31 @@ impl Telemetry {
             }
         };
         if recorder.is_none() && traces.is_none() && lines.is_none() {
-            return Ok((Self::off(), Exporters { exporters, writers }));
+            return Ok((Self::off(), Exporters { exporters, writers, work }));
         }
         let log = log.zip(lines.clone()).map(|(config, lines)| RequestLog::new(config, lines));
         let shared = Arc::new(Shared { recorder, traces, lines, log, resource, user_port });
         if let Some((queue, sink)) = spans {
             let run = export::run_spans(queue, sink, Arc::clone(&shared), exporters.token());
-            drop(exporters.spawn("spans", run));
+            work.push((exporters.clone(), "spans", Box::pin(run)));
         }
         if let MetricsExport::Push { target, every } = metrics {
             let pusher = Pusher::new(*target, exporters.clone())?;
             let run = export::run_metrics(pusher, every, Arc::clone(&shared), exporters.token());
-            drop(exporters.spawn("metrics", run));
+            work.push((exporters.clone(), "metrics", Box::pin(run)));
         }
-        Ok((Self { shared: Some(shared) }, Exporters { exporters, writers }))
+        Ok((Self { shared: Some(shared) }, Exporters { exporters, writers, work }))
+    }
+
+    /// Whether anything is recorded.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.shared.is_some()
     }
 
     /// Starts the record of a request that has just come from `peer`, and hands its trace on in the request's headers.
     /// `None`: nobody wants to know of it, as of most probes.
-    pub fn request(
+    fn request(
         &self,
         request: &mut Request<Body>,
         peer: Option<(IpAddr, u16)>,
@@ -185,6 +202,16 @@ impl Telemetry {
 }
 
 impl Exporters {
+    /// Starts to export.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn start(&mut self) {
+        for (owner, name, work) in self.work.drain(..) {
+            drop(owner.spawn(name, work));
+        }
+    }
+
     /// Exports what is left, for at most [`FLUSH_LIMIT`]; what has not left then is lost.
     ///
     /// # Cancel safety

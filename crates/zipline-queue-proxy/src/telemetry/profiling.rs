@@ -1,4 +1,4 @@
-//! The profiling port. A process without Go's runtime has none of Go's profiles, and says so (ADR 11).
+//! The profiling port. A process without Go's runtime has none of Go's profiles, and says so (ADR 12).
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use zipline_http::{Body, Handler};

@@ -1,8 +1,10 @@
 //! What Prometheus scrapes: `GET /metrics` on the port for user metrics.
 
+use std::fmt;
+use std::sync::Arc;
+
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use zipline_http::{Body, Handler};
-use zipline_runtime::Metrics;
 
 use super::Telemetry;
 use super::metrics::{exposition, process};
@@ -12,16 +14,22 @@ use super::replies::{method_not_allowed, not_found};
 ///
 /// # Source
 /// `PKG observability/metrics/prometheus/server.go`.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Scrape {
     telemetry: Telemetry,
-    zipline: Metrics,
+    zipline: Arc<dyn Fn() -> String + Send + Sync>,
+}
+
+impl fmt::Debug for Scrape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scrape").field("telemetry", &self.telemetry).finish_non_exhaustive()
+    }
 }
 
 impl Scrape {
-    /// Answers with what `telemetry` counted; `zipline` is this process' own registry.
+    /// Answers with what `telemetry` counted; `zipline` gives this process' own metrics in OpenMetrics' form.
     #[must_use]
-    pub fn new(telemetry: Telemetry, zipline: Metrics) -> Self {
+    pub fn new(telemetry: Telemetry, zipline: Arc<dyn Fn() -> String + Send + Sync>) -> Self {
         Self { telemetry, zipline }
     }
 
@@ -51,7 +59,7 @@ impl Scrape {
             exposition::write_target_info(&shared.resource, &mut out);
             shared.write_losses(&mut out);
         }
-        exposition::append_open_metrics(&self.zipline.encode(), &mut out);
+        exposition::append_open_metrics(&(self.zipline)(), &mut out);
         out
     }
 }

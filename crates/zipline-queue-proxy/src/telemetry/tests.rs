@@ -110,6 +110,19 @@ fn config(observability: &str) -> TelemetryConfig {
     TelemetryConfig::resolve(&Environment::parse(pairs).unwrap()).unwrap()
 }
 
+fn start(config: TelemetryConfig) -> Result<(Telemetry, Exporters), PusherError> {
+    start_with(config, tokio::io::sink())
+}
+
+fn start_with(
+    config: TelemetryConfig,
+    out: impl tokio::io::AsyncWrite + Unpin + Send + 'static,
+) -> Result<(Telemetry, Exporters), PusherError> {
+    let (telemetry, mut exporters) = Telemetry::with_output(config, out)?;
+    exporters.start();
+    Ok((telemetry, exporters))
+}
+
 fn request(parent: Option<&'static str>) -> Request<Body> {
     let mut request = Request::builder().uri("/a?b=c").header("host", "hello.example:8012");
     if let Some(parent) = parent {
@@ -153,7 +166,7 @@ async fn spans_reach_a_collector_over_grpc_and_over_http() {
     ] {
         let tasks = Tasks::new();
         let (collector, address) = Collector::start(&tasks).await;
-        let (telemetry, exporters) = Telemetry::start(config(&tracing(protocol, address, 1.0))).unwrap();
+        let (telemetry, exporters) = start(config(&tracing(protocol, address, 1.0))).unwrap();
         let seen = exchange(&telemetry, Some(PARENT), StatusCode::SERVICE_UNAVAILABLE);
         exporters.flush().await;
         assert_eq!(collector.arrivals.lock()[0].0, path);
@@ -202,7 +215,7 @@ async fn metrics_reach_a_collector_with_their_last_values() {
     let observability = format!(
         "{{\"requestMetrics\":{{\"protocol\":\"http/protobuf\",\"endpoint\":\"http://{address}\",\"exportInterval\":60000000000}}}}"
     );
-    let (telemetry, exporters) = Telemetry::start(config(&observability)).unwrap();
+    let (telemetry, exporters) = start(config(&observability)).unwrap();
     let seen = exchange(&telemetry, None, StatusCode::OK);
     assert!(!seen.headers().contains_key("traceparent"));
     exporters.flush().await;
@@ -242,7 +255,7 @@ async fn a_collector_that_is_busy_is_asked_again() {
     let tasks = Tasks::new();
     let (collector, address) = Collector::start(&tasks).await;
     collector.refusals.lock().extend([503, 429]);
-    let (telemetry, exporters) = Telemetry::start(config(&tracing("http/protobuf", address, 1.0))).unwrap();
+    let (telemetry, exporters) = start(config(&tracing("http/protobuf", address, 1.0))).unwrap();
     exchange(&telemetry, None, StatusCode::OK);
     exporters.flush().await;
     assert_eq!(collector.spans().len(), 4);
@@ -252,7 +265,7 @@ async fn a_collector_that_is_busy_is_asked_again() {
 async fn a_collector_that_never_answers_costs_ten_seconds_at_the_end() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let (telemetry, exporters) = Telemetry::start(config(&tracing("http/protobuf", address, 1.0))).unwrap();
+    let (telemetry, exporters) = start(config(&tracing("http/protobuf", address, 1.0))).unwrap();
     exchange(&telemetry, None, StatusCode::OK);
     let begun = Instant::now();
     exporters.flush().await;
@@ -262,8 +275,7 @@ async fn a_collector_that_never_answers_costs_ten_seconds_at_the_end() {
 #[tokio::test]
 async fn spans_go_to_standard_output_as_lines() {
     let (out, mut read) = tokio::io::duplex(1 << 20);
-    let (telemetry, exporters) =
-        Telemetry::start_with(config("{\"tracing\":{\"protocol\":\"stdout\"}}"), out).unwrap();
+    let (telemetry, exporters) = start_with(config("{\"tracing\":{\"protocol\":\"stdout\"}}"), out).unwrap();
     // Everything is recorded, whatever the caller decided.
     exchange(&telemetry, Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"), StatusCode::OK);
     exporters.flush().await;
@@ -280,7 +292,7 @@ async fn spans_go_to_standard_output_as_lines() {
 
 #[tokio::test]
 async fn off_leaves_a_request_as_it_is() {
-    let (telemetry, exporters) = Telemetry::start(config("")).unwrap();
+    let (telemetry, exporters) = start(config("")).unwrap();
     assert!(telemetry.request(&mut request(Some(PARENT)), None, false).is_none());
     let seen = exchange(&telemetry, Some(PARENT), StatusCode::OK);
     assert_eq!(seen.headers()["traceparent"], PARENT);
@@ -291,7 +303,7 @@ async fn off_leaves_a_request_as_it_is() {
 #[tokio::test]
 async fn what_is_not_sampled_is_handed_on_as_such() {
     let address = SocketAddr::from(([127, 0, 0, 1], 9));
-    let (telemetry, exporters) = Telemetry::start(config(&tracing("grpc", address, 0.0))).unwrap();
+    let (telemetry, exporters) = start(config(&tracing("grpc", address, 0.0))).unwrap();
     let seen = exchange(&telemetry, Some(PARENT), StatusCode::OK);
     let handed_on = seen.headers()["traceparent"].to_str().unwrap().to_owned();
     assert!(handed_on.starts_with("00-0af7651916cd43dd8448eb211c80319c-") && handed_on.ends_with("-00"));
@@ -302,12 +314,11 @@ async fn what_is_not_sampled_is_handed_on_as_such() {
 
 #[tokio::test]
 async fn a_scrape_shows_requests_the_process_and_zipline() {
-    let (telemetry, exporters) =
-        Telemetry::start(config("{\"requestMetrics\":{\"protocol\":\"prometheus\"}}")).unwrap();
+    let (telemetry, exporters) = start(config("{\"requestMetrics\":{\"protocol\":\"prometheus\"}}")).unwrap();
     exchange(&telemetry, None, StatusCode::OK);
     let zipline = zipline_runtime::Metrics::new();
     zipline.register(|registry| drop(crate::metrics::ProxyMetrics::new(registry)));
-    let scrape = Scrape::new(telemetry, zipline);
+    let scrape = Scrape::new(telemetry, Arc::new(move || zipline.encode()));
     let ask = |method: &str, path: &str| {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         scrape.handle(request)
@@ -336,7 +347,7 @@ async fn requests_are_logged_as_the_template_says_and_probes_only_if_asked_for()
     for (probes, expected) in [(false, 1), (true, 2)] {
         let (out, mut read) = tokio::io::duplex(1 << 20);
         let observability = format!("{{\"enableRequestLog\":true,\"enableProbeRequestLog\":{probes}}}");
-        let (telemetry, exporters) = Telemetry::start_with(config(&observability), out).unwrap();
+        let (telemetry, exporters) = start_with(config(&observability), out).unwrap();
         let seen = exchange(&telemetry, Some(PARENT), StatusCode::NOT_FOUND);
         assert_eq!(seen.headers()["traceparent"], PARENT);
         let mut probe = request(None);
@@ -371,8 +382,7 @@ async fn requests_are_logged_as_the_template_says_and_probes_only_if_asked_for()
 
 #[tokio::test]
 async fn probes_are_not_counted() {
-    let (telemetry, exporters) =
-        Telemetry::start(config("{\"requestMetrics\":{\"protocol\":\"prometheus\"}}")).unwrap();
+    let (telemetry, exporters) = start(config("{\"requestMetrics\":{\"protocol\":\"prometheus\"}}")).unwrap();
     let mut probe = request(None);
     probe.headers_mut().insert("user-agent", HeaderValue::from_static("kube-probe/1.30"));
     assert!(telemetry.request(&mut probe, None, false).is_none());

@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 STAMPS := build/stamps
 DEMO := examples/video-analytics
 
-.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols test-manifests test-cluster clean-state
+.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols test-manifests test-cluster images test-images clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -18,7 +18,7 @@ help: ## say what there is
 demo: $(STAMPS)/python release ## run the video workflow, deferred and inline, and show what moved (ARGS=--json)
 	$(PYTHON) $(DEMO)/demo.py --zipline target/release/zipline $(ARGS)
 
-test: lint test-rust test-demo test-clients test-manifests ## run every check and every test
+test: lint test-rust test-demo test-clients test-manifests test-images ## run every check and every test
 
 build: $(STAMPS)/rust ## build all binaries for development
 	cargo build --workspace --bins
@@ -59,6 +59,12 @@ test-cluster: $(STAMPS)/cluster $(STAMPS)/rust ## run controller and commands ag
 		ZIPLINE=$(CURDIR)/target/debug/zipline ZIPLINE_KUBECTL=$(CURDIR)/build/cluster/kubectl \
 		ZIPLINE_KNATIVE_SERVING=$$(cd ../manifests && go mod download knative.dev/serving && go list -mod=readonly -m -f '{{.Dir}}' knative.dev/serving) \
 		go test -mod=readonly -trimpath -count=1 -v .
+
+images: $(STAMPS)/rust ## build static binaries and pack each into an OCI archive under build/images
+	images/build.sh
+
+test-images: images $(STAMPS)/python ## read the archives and run their binaries confined (as root)
+	$(PYTHON) -m pytest -q images
 
 clean-state: ## remove what set-up and runs left, except Rust's target folder
 	rm -rf build .venv

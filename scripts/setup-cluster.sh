@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # Builds etcd, kube-apiserver and kubectl, of the releases that interop/cluster/go.mod names; go.sum pins every module. Takes a
-# quarter
-# of an hour or so the first time.
+# quarter of an hour or so the first time.
 set -euo pipefail
 cd "$(dirname "$0")/../interop/cluster"
 

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # A command that must exist, and the package that brings it.
-needed=(ffmpeg:ffmpeg curl:curl cc:build-essential npm:npm)
+needed=(ffmpeg:ffmpeg curl:curl cc:build-essential npm:npm skopeo:skopeo umoci:umoci)
 
 missing=()
 for pair in "${needed[@]}"; do

@@ -14,10 +14,13 @@ use zipline_knative::{Environment, PodSettings};
 use super::super::{FixedPorts, KnativeServer, TrustFiles};
 use super::*;
 
+/// Path, headers and body of what came.
+type Seen = (String, HeaderMap, Vec<u8>);
+
 /// Answers everything and keeps the headers; as a collector, the bodies too.
 #[derive(Debug, Clone, Default)]
 struct Keeper {
-    seen: Arc<Mutex<Vec<(String, HeaderMap, Vec<u8>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Handler for Keeper {

@@ -18,6 +18,8 @@ type Expectation struct {
 	Go []string
 	// Zipline is what Zipline does; empty: the same.
 	Zipline string
+	// Standalone is what Zipline does with the standalone environment only; in a pod it does as Go.
+	Standalone bool
 	// Why it differs.
 	Why string
 }
@@ -41,13 +43,14 @@ func Expectations() (map[string]*Expectation, error) {
 		switch columns[1] {
 		case "go":
 			expectation.Go = append(expectation.Go, columns[2])
-		case "zipline":
+		case "zipline", "standalone":
 			if len(columns) != 4 || columns[3] == "" {
 				return nil, fmt.Errorf("outcomes.txt:%d: a deviation without a reason", number+1)
 			}
 			expectation.Zipline, expectation.Why = columns[2], columns[3]
+			expectation.Standalone = columns[1] == "standalone"
 		default:
-			return nil, fmt.Errorf("outcomes.txt:%d: %q is neither go nor zipline", number+1, columns[1])
+			return nil, fmt.Errorf("outcomes.txt:%d: %q is none of go, zipline and standalone", number+1, columns[1])
 		}
 	}
 	return all, nil

@@ -159,13 +159,6 @@ fn is_kubelet_probe(headers: &HeaderMap) -> bool {
 
 /// What of the request is for Knative and not for the function.
 fn prepare(request: &mut Request<Body>, restore_host: bool) {
-    // An absolute target counts more than `Host` (RFC 9112, 3.2.2), also for Go's server.
-    if request.version() != Version::HTTP_2
-        && let Some(host) =
-            request.uri().authority().and_then(|host| HeaderValue::try_from(host.as_str()).ok())
-    {
-        request.headers_mut().insert(HOST, host);
-    }
     let headers = request.headers_mut();
     headers.remove(&REVISION);
     headers.remove(&NAMESPACE);

@@ -9,9 +9,11 @@
 
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
-use http::{HeaderValue, Request, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use zipline_http::{Body, PeerAddr, Rewind, hop, serve_connection, text_response, upgrade};
 
@@ -33,7 +35,16 @@ pub(super) fn is_upgrade(request: &Request<Body>) -> bool {
         && request.headers().contains_key(UPGRADE)
         && hop::has_token(request.headers(), &UPGRADE, "h2c")
         && hop::has_token(request.headers(), &CONNECTION, "http2-settings")
-        && request.headers().contains_key(&SETTINGS)
+        && has_settings(request.headers())
+}
+
+/// Whether there are settings, once, that can be read; a request without them is an ordinary one.
+fn has_settings(headers: &HeaderMap) -> bool {
+    /// An identifier and a value.
+    const SETTING: usize = 6;
+    let mut values = headers.get_all(&SETTINGS).into_iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    URL_SAFE_NO_PAD.decode(value).is_ok_and(|settings| settings.len() % SETTING == 0)
 }
 
 /// Switches the connection over; the request is answered on it.
@@ -88,8 +99,8 @@ async fn client_head(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8
 /// The frames of stream 1.
 fn first_stream(parts: &http::request::Parts, body: &Bytes) -> Vec<u8> {
     let mut block = Vec::new();
-    let host = parts.uri.authority().map(|host| host.as_str().as_bytes());
-    let host = host.or_else(|| parts.headers.get(HOST).map(HeaderValue::as_bytes)).unwrap_or_default();
+    // The server has put the host of an absolute target there.
+    let host = parts.headers.get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     field(&mut block, b":method", parts.method.as_str().as_bytes());
     field(&mut block, b":scheme", b"http");
@@ -169,6 +180,9 @@ mod tests {
         };
         assert!(is_upgrade(&build(&full)));
         assert!(!is_upgrade(&build(&full[..2])));
+        for settings in ["!!!", "AAMAAAB", "AAMAAABkAA"] {
+            assert!(!is_upgrade(&build(&[full[0], full[1], ("http2-settings", settings)])), "{settings}");
+        }
         assert!(!is_upgrade(&build(&[("connection", "Upgrade"), ("upgrade", "websocket")])));
     }
 

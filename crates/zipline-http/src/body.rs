@@ -3,7 +3,7 @@
 mod channel;
 
 use crate::error::{BodyError, BodyErrorKind};
-use crate::watch::Unread;
+use crate::watch::{InFlight, Unread};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -13,6 +13,7 @@ use std::any::Any;
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 pub use channel::{BodySender, SendClosed};
@@ -32,6 +33,8 @@ type Boxed = Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>;
 pub struct Body {
     inner: Inner,
     held: Vec<Mutex<Box<dyn Any + Send>>>,
+    /// As `held`, without an allocation: every response has one.
+    in_flight: Option<Arc<InFlight>>,
 }
 
 enum Inner {
@@ -52,14 +55,18 @@ struct Received {
 impl Body {
     /// A body of no bytes.
     pub const fn empty() -> Self {
-        Self { inner: Inner::Empty, held: Vec::new() }
+        Self::of(Inner::Empty)
+    }
+
+    const fn of(inner: Inner) -> Self {
+        Self { inner, held: Vec::new(), in_flight: None }
     }
 
     /// A body of known bytes in one frame.
     pub fn full(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let inner = if bytes.is_empty() { Inner::Empty } else { Inner::Full(bytes) };
-        Self { inner, held: Vec::new() }
+        Self::of(inner)
     }
 
     /// Any other body; its size hint is kept.
@@ -68,7 +75,7 @@ impl Body {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BodyError>,
     {
-        Self { inner: Inner::Boxed(Mutex::new(Box::pin(IntoBodyError { body }))), held: Vec::new() }
+        Self::of(Inner::Boxed(Mutex::new(Box::pin(IntoBodyError { body }))))
     }
 
     /// A body that hyper received. Does not poll it, so no `100 Continue` goes out yet.
@@ -83,7 +90,7 @@ impl Body {
             }
             return Self::empty();
         }
-        Self { inner: Inner::Incoming(Box::new(Received { incoming, http2, unread })), held: Vec::new() }
+        Self::of(Inner::Incoming(Box::new(Received { incoming, http2, unread })))
     }
 
     /// A body of unknown length from a stream of frames. An `Err` item aborts it.
@@ -114,6 +121,22 @@ impl Body {
     pub fn holding<T: Send + 'static>(mut self, guard: T) -> Self {
         self.held.push(Mutex::new(Box::new(guard)));
         self
+    }
+
+    pub(crate) fn in_flight(mut self, in_flight: Arc<InFlight>) -> Self {
+        self.in_flight = Some(in_flight);
+        self
+    }
+
+    /// The bytes of a body that is in memory as a whole, without trailers: nothing can go wrong with it any more.
+    ///
+    /// Whoever wraps bodies to see how they end can skip the wrapping then.
+    pub fn whole_length(&self) -> Option<u64> {
+        match &self.inner {
+            Inner::Empty => Some(0),
+            Inner::Full(bytes) => Some(bytes.len() as u64),
+            Inner::Incoming(_) | Inner::Boxed(_) | Inner::Spent => None,
+        }
     }
 
     /// Whether the body has no more frames, as far as is known without polling.
@@ -231,6 +254,7 @@ impl HttpBody for Body {
         if over {
             self.inner = Inner::Spent;
             self.held.clear();
+            self.in_flight = None;
         }
         Poll::Ready(frame)
     }

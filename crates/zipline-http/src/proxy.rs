@@ -2,6 +2,7 @@
 
 use crate::body::Body;
 use crate::hop;
+use bytes::Bytes;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue, TE, TRAILER};
 use http::{Request, Response, StatusCode};
 use std::net::IpAddr;
@@ -88,6 +89,12 @@ fn derive_forwarded(headers: &mut HeaderMap) {
 }
 
 fn append_forwarded_for(headers: &mut HeaderMap, peer: IpAddr) {
+    if !headers.contains_key(&X_FORWARDED_FOR) {
+        if let Ok(value) = HeaderValue::from_maybe_shared(Bytes::from(peer.to_canonical().to_string())) {
+            headers.insert(X_FORWARDED_FOR, value);
+        }
+        return;
+    }
     let mut all: Vec<String> = headers
         .get_all(&X_FORWARDED_FOR)
         .into_iter()

@@ -206,7 +206,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Any> AsyncWrite for ServerIo<I> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+        match bufs {
+            // The kernel's way for one buffer is the shorter one.
+            [buf] => Pin::new(&mut self.inner).poll_write(cx, buf),
+            bufs => Pin::new(&mut self.inner).poll_write_vectored(cx, bufs),
+        }
     }
 
     fn is_write_vectored(&self) -> bool {

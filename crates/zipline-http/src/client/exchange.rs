@@ -3,10 +3,11 @@
 use crate::body::Body;
 use crate::error::{BodyError, BodyErrorKind};
 use bytes::Bytes;
+use futures_util::stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -147,10 +148,13 @@ struct ResponseBody<F: Finish> {
     http2: bool,
     exchange: Arc<Exchange>,
     finish: Option<F>,
+    /// A frame that was there with the head.
+    first: Option<Frame<Bytes>>,
 }
 
-/// Wraps a response body. One that is already over completes at once.
-pub(super) fn response_body<F: Finish>(
+/// Wraps a response body. One that is already over, or is there as a whole, completes at once: most are small and come with
+/// their head.
+pub(super) async fn response_body<F: Finish>(
     incoming: Incoming,
     http2: bool,
     exchange: Arc<Exchange>,
@@ -160,7 +164,20 @@ pub(super) fn response_body<F: Finish>(
         complete(&exchange, finish);
         return Body::empty();
     }
-    Body::wrap(ResponseBody { incoming, http2, exchange, finish: Some(finish) })
+    let mut body = ResponseBody { incoming, http2, exchange, finish: Some(finish), first: None };
+    let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
+    match first {
+        Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+            // Its connection was given back with its last frame.
+            Ok(data) if body.finish.is_none() => return Body::full(data),
+            Ok(data) => body.first = Some(Frame::data(data)),
+            Err(trailers) => body.first = Some(trailers),
+        },
+        Poll::Ready(Some(Err(error))) => return Body::from_frames(stream::iter([Err(error)])),
+        Poll::Ready(None) => return Body::empty(),
+        Poll::Pending => {}
+    }
+    Body::wrap(body)
 }
 
 fn complete<F: Finish>(exchange: &Exchange, finish: F) {
@@ -176,6 +193,9 @@ impl<F: Finish> HttpBody for ResponseBody<F> {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if let Some(first) = this.first.take() {
+            return Poll::Ready(Some(Ok(first)));
+        }
         let frame = match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
             // hyper ends a body whose stream was reset with NO_ERROR; only END_STREAM is an end.
             None if this.http2 && !this.incoming.is_end_stream() => {
@@ -203,11 +223,16 @@ impl<F: Finish> HttpBody for ResponseBody<F> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.first.is_none() && self.incoming.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        let left = self.incoming.size_hint();
+        let first = self.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+        match left.exact() {
+            Some(left) => SizeHint::with_exact(left + first),
+            None => left,
+        }
     }
 }
 

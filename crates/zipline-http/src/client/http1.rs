@@ -34,6 +34,8 @@ pub(super) const IDLE_CHECKS: u32 = 4;
 
 /// How long an idle connection may take to become ready for its next request.
 const READY_WAIT: Duration = Duration::from_millis(100);
+/// Targets without an idle connection that keep their place in the pool: making it anew for each request costs more.
+const EMPTY_TARGETS: usize = 64;
 
 pub(super) struct Connection {
     sender: SendRequest<Body>,
@@ -80,7 +82,10 @@ impl Pool {
 
     fn put(&self, addr: &HostPort, connection: Connection, max_idle: usize) {
         let mut idle = self.idle.lock();
-        let of_target = idle.entry(addr.clone()).or_default();
+        let of_target = match idle.get_mut(addr) {
+            Some(of_target) => of_target,
+            None => idle.entry(addr.clone()).or_default(),
+        };
         of_target.push_back(Idle { connection, since: Instant::now() });
         let surplus = (of_target.len() > max_idle).then(|| of_target.pop_front());
         drop(idle);
@@ -91,7 +96,7 @@ impl Pool {
         let mut idle = self.idle.lock();
         let of_target = idle.get_mut(addr)?;
         let last = of_target.pop_back();
-        if of_target.is_empty() {
+        if of_target.is_empty() && idle.len() > EMPTY_TARGETS {
             idle.remove(addr);
         }
         last
@@ -118,12 +123,12 @@ pub(super) async fn send(
     for_http1(&mut request, addr)?;
     let mut may_reuse = true;
     loop {
-        let idle = if may_reuse { take_ready(inner, addr).await } else { None };
+        let replay = Replay::of(&request);
+        let idle = if may_reuse { take_ready(inner, addr, replay.is_some()).await } else { None };
         let Some(connection) = idle else {
             let connection = open(inner, addr).await?;
             return exchange(inner, addr, connection, request).await.map_err(|failure| failure.error);
         };
-        let replay = Replay::of(&request);
         match exchange(inner, addr, connection, request).await {
             Ok(response) => {
                 inner.reused.fetch_add(1, Ordering::Relaxed);
@@ -142,13 +147,21 @@ pub(super) async fn send(
     }
 }
 
-/// An idle connection whose peer has not closed it, as far as this host knows.
-async fn take_ready(inner: &Inner, addr: &HostPort) -> Option<Connection> {
+/// An idle connection whose peer has not closed it, as far as this host knows; for a request that can be sent again, as far
+/// as its reactor knows.
+async fn take_ready(inner: &Inner, addr: &HostPort, again: bool) -> Option<Connection> {
     while let Some(Idle { mut connection, since }) = inner.http1.take(addr) {
+        let queue = || if again { connection.probe.queue_as_told() } else { connection.probe.queue() };
         let stale = since.elapsed() >= inner.config.idle_timeout
             || connection.sender.is_closed()
-            || connection.probe.queue() != Queue::Empty;
-        if !stale && matches!(timeout(READY_WAIT, connection.sender.ready()).await, Ok(Ok(()))) {
+            || queue() != Queue::Empty;
+        if stale {
+            continue;
+        }
+        if connection.sender.is_ready() {
+            return Some(connection);
+        }
+        if matches!(timeout(READY_WAIT, connection.sender.ready()).await, Ok(Ok(()))) {
             return Some(connection);
         }
     }
@@ -185,6 +198,7 @@ async fn drive(
     let mut connection = Box::pin(connection.with_upgrades());
     loop {
         tokio::select! {
+            biased;
             result = &mut connection => {
                 log_end(&addr, result);
                 return;
@@ -271,7 +285,8 @@ async fn exchange(
         return Ok(response.map(|_| Body::empty()));
     }
     let finish = ToPool { inner: Arc::clone(inner), addr: addr.clone(), connection };
-    Ok(response.map(|incoming| response_body(incoming, false, exchange, finish)))
+    let (parts, incoming) = response.into_parts();
+    Ok(Response::from_parts(parts, response_body(incoming, false, exchange, finish).await))
 }
 
 struct ToPool {

@@ -314,7 +314,8 @@ async fn exchange(
         return Ok(response.map(|_| Body::empty()));
     }
     let finish = FreePlace { _place: place, exchange: Arc::clone(&exchange) };
-    Ok(response.map(|incoming| response_body(incoming, true, exchange, finish)))
+    let (parts, incoming) = response.into_parts();
+    Ok(Response::from_parts(parts, response_body(incoming, true, exchange, finish).await))
 }
 
 struct FreePlace {

@@ -6,12 +6,13 @@ use crate::resolve::Resolver;
 use parking_lot::Mutex;
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 /// What an idle connection's receive queue holds.
@@ -30,10 +31,23 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    pub(super) fn queue(&self) -> Queue {
+    /// As far as the reactor has been told; costs no system call while it has been told nothing.
+    pub(super) fn queue_as_told(&self) -> Queue {
         let stream = self.stream.lock();
-        let mut byte = [MaybeUninit::uninit()];
-        match socket2::SockRef::from(&*stream).peek(&mut byte) {
+        Self::judge(stream.try_io(Interest::READABLE, || Self::peek(&stream)))
+    }
+
+    /// As the kernel has it.
+    pub(super) fn queue(&self) -> Queue {
+        Self::judge(Self::peek(&self.stream.lock()))
+    }
+
+    fn peek(stream: &TcpStream) -> io::Result<usize> {
+        socket2::SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
+    }
+
+    fn judge(peeked: io::Result<usize>) -> Queue {
+        match peeked {
             Ok(0) => Queue::Closed,
             Ok(_) => Queue::Bytes,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Queue::Empty,
@@ -60,7 +74,7 @@ pub(super) async fn connect(
 ) -> Result<(ClientIo, Probe), SendError> {
     let connecting = async {
         let addresses = resolver.resolve(addr.host(), addr.port()).await?;
-        TcpStream::connect(&*addresses).await
+        open(&addresses).await
     };
     let stream = match timeout(limit, connecting).await {
         Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
@@ -70,6 +84,24 @@ pub(super) async fn connect(
     .map_err(|source| SendError::Connect { addr: addr.clone(), source })?;
     let stream = Arc::new(Mutex::new(stream));
     Ok((ClientIo { stream: Arc::clone(&stream), broken: false }, Probe { stream }))
+}
+
+async fn open(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
+    match addresses {
+        [address] if address.ip().is_loopback() => {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            within_the_host(&socket);
+            socket.connect(*address).await
+        }
+        addresses => TcpStream::connect(addresses).await,
+    }
+}
+
+/// Nothing is lost or shared within a host, and pacing (bbr, the default of many systems) halves what one connection moves
+/// there. Whatever is not allowed leaves the default.
+fn within_the_host(socket: &TcpSocket) {
+    let socket = socket2::SockRef::from(socket);
+    let _ = ["cubic", "reno"].iter().any(|name| socket.set_tcp_congestion(name.as_bytes()).is_ok());
 }
 
 /// Where nobody listens on an ephemeral port, the kernel may choose that very port for the near end, and the socket is
@@ -127,6 +159,10 @@ impl AsyncWrite for ClientIo {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        // The kernel's way for one buffer is the shorter one.
+        if let [buf] = bufs {
+            return self.poll_write(cx, buf);
+        }
         let length = bufs.iter().map(|buf| buf.len()).sum();
         if self.broken {
             return Poll::Ready(Ok(length));

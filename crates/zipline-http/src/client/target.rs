@@ -3,11 +3,12 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
-/// A host (name or address) and a port.
+/// A host (name or address) and a port. Cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostPort {
-    host: Box<str>,
+    host: Arc<str>,
     port: u16,
 }
 

@@ -115,6 +115,7 @@ where
     loop {
         let check_at = check_at(watch, limits);
         tokio::select! {
+            biased;
             result = &mut connection => return result,
             () = token.cancelled(), if !stopping => {
                 stopping = true;
@@ -156,6 +157,7 @@ where
     loop {
         let check_at = check_at(watch, limits);
         tokio::select! {
+            biased;
             result = poll_fn(|cx| connection.poll_both(cx)) => return result,
             () = token.cancelled(), if !stopping => {
                 stopping = true;

@@ -70,7 +70,7 @@ impl<H: Handler> hyper::service::Service<Request<Incoming>> for RequestService<H
                 watch.upgraded();
             }
             asked.frame(&mut response, &watch);
-            Ok(response.map(|body| body.holding(in_flight)))
+            Ok(response.map(|body| body.in_flight(in_flight)))
         })
     }
 }

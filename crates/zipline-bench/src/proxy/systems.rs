@@ -63,13 +63,7 @@ impl System {
             Self::Direct => return Ok(None),
             Self::Zipline => {
                 let bench = std::env::current_exe().context("cannot find this binary")?;
-                let mut command =
-                    queue_proxy(&bench.with_file_name("zipline-queue-proxy"), port, "cargo build --release")?;
-                // Without these a queue-proxy that is not on Knative takes any free port.
-                command
-                    .env("ZIPLINE_INBOUND_PORT", port.to_string())
-                    .env("ZIPLINE_TOKEN", "of-a-bench-that-calls-no-local-api-0123456789");
-                command
+                queue_proxy(&bench.with_file_name("zipline-queue-proxy"), port, "cargo build --release")?
             }
             Self::Knative => queue_proxy(knative, port, "make bench-proxy, which builds it")?,
             Self::Nginx => nginx(port, protocol, folder)?,

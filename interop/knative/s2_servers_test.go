@@ -79,9 +79,7 @@ var servers = []*scenario{
 			state, _, _ := strings.Cut(c.state(64*time.Second), " ")
 			r.Note("main", "%s", state)
 		},
-		broken: fault{key: "main", front: map[int]relay.Hooks{mainPort: {Conn: func(from, to net.Conn) {
-			relay.Copy(from, to, nil, func([]byte) []byte { return nil })
-		}}}},
+		broken: deaf("main", mainPort),
 	},
 	{
 		id: "K2.1-06", title: "heads longer than a megabyte are 431",

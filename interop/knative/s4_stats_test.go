@@ -68,7 +68,8 @@ func (r *run) requestsCounted(send func()) (requests, proxied int) {
 		}
 		// Counts are per second; what they are per is the tick, which is near one.
 		tick := stat.ProcessUptime - uptime
-		if uptime == 0 {
+		if uptime == 0 || tick > 1.5 {
+			// A report was missed, or there was none before.
 			tick = 1
 		}
 		requests += int(stat.RequestCount*tick + 0.5)

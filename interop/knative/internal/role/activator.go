@@ -29,6 +29,7 @@ import (
 	"knative.dev/serving/pkg/apis/serving"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	fakeservingclient "knative.dev/serving/pkg/client/injection/client/fake"
+	revisioninformer "knative.dev/serving/pkg/client/injection/informers/serving/v1/revision"
 	_ "knative.dev/serving/pkg/client/injection/informers/serving/v1/revision/fake"
 	httphandler "knative.dev/serving/pkg/http/handler"
 	servingnet "knative.dev/serving/pkg/networking"
@@ -81,6 +82,13 @@ func pods(ctx context.Context, protocol netapi.ProtocolType, port int32, portNam
 	rev.SetDefaults(ctx)
 	if _, err := fakeservingclient.Get(ctx).ServingV1().Revisions(namespace).Create(ctx, rev, metav1.CreateOptions{}); err != nil {
 		return err
+	}
+	// Endpoints of a revision that the throttler does not know yet would be forgotten.
+	for {
+		if _, err := revisioninformer.Get(ctx).Lister().Revisions(namespace).Get(revision); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
 	}
 	endpoints := &corev1.Endpoints{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: revision + "-private", Labels: map[string]string{

@@ -110,9 +110,9 @@ func (r Request) Build(ctx context.Context) (*http.Request, error) {
 	}
 	// Opaque keeps the path as it was written.
 	if before, query, ok := strings.Cut(path, "?"); ok {
-		request.URL.Opaque, request.URL.RawQuery = "//"+host+before, query
+		request.URL.Opaque, request.URL.RawQuery = before, query
 	} else {
-		request.URL.Opaque = "//" + host + path
+		request.URL.Opaque = path
 	}
 	if r.Length > 0 {
 		request.ContentLength = r.Length

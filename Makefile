@@ -10,7 +10,7 @@ PYTHON := .venv/bin/python
 STAMPS := build/stamps
 DEMO := examples/video-analytics
 
-.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols test-manifests test-cluster images test-images clean-state
+.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols test-interop test-manifests test-cluster images test-images clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -18,7 +18,7 @@ help: ## say what there is
 demo: $(STAMPS)/python release ## run the video workflow, deferred and inline, and show what moved (ARGS=--json)
 	$(PYTHON) $(DEMO)/demo.py --zipline target/release/zipline $(ARGS)
 
-test: lint test-rust test-demo test-clients test-manifests test-images test-protocols ## run every check and every test
+test: lint test-rust test-demo test-clients test-manifests test-images test-protocols test-interop ## run every check and every test
 
 build: $(STAMPS)/rust ## build all binaries for development
 	cargo build --workspace --bins
@@ -49,6 +49,9 @@ test-clients: $(STAMPS)/python $(STAMPS)/node $(STAMPS)/go build ## run the clie
 
 test-protocols: $(STAMPS)/protocols $(STAMPS)/knative build ## run h2spec, gRPC's, WebSocket and smuggling cases (interop/protocols)
 	build/protocols/protocols
+
+test-interop: $(STAMPS)/interop build ## compare with Knative's queue-proxy, scenario by scenario (interop/knative; as root)
+	cd interop/knative && ../../build/knative/interop.test -test.timeout 600s
 
 test-manifests: build ## hold what deploy/ renders to against the types of Kubernetes and Knative (interop/manifests)
 	cd interop/manifests && go vet -mod=readonly ./... && go test -mod=readonly -count=1 ./...
@@ -105,4 +108,9 @@ $(STAMPS)/protocols: scripts/setup-protocols.sh $(wildcard interop/protocols/*.*
 
 $(STAMPS)/cluster: scripts/setup-cluster.sh interop/cluster/go.mod interop/cluster/go.sum
 	scripts/setup-cluster.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/interop: $(STAMPS)/knative $(wildcard interop/knative/*.* interop/knative/internal/*/*.go interop/knative/vectors/*.go)
+	cd interop/knative && go vet -mod=readonly ./...
+	cd interop/knative && go test -mod=readonly -trimpath -c -o ../../build/knative/interop.test .
 	@mkdir -p $(STAMPS) && touch $@

@@ -1,7 +1,7 @@
 """Runs one binary the way a cluster does, in network and mount namespaces that the caller made, and prints what it saw.
 
-The binary's root is read-only and holds nothing else but /etc/resolv.conf and /etc/hosts, as a kubelet mounts them. Ports are the
-fixed ones of Knative: nobody else is in these namespaces.
+The binary's root is read-only and holds nothing else but /etc/resolv.conf and /etc/hosts, as a kubelet mounts them, and three of the
+devices that every container has. Ports are the fixed ones of Knative: nobody else is in these namespaces.
 """
 
 from __future__ import annotations
@@ -132,8 +132,14 @@ def mount_root(root: Path) -> None:
     search = "search default.svc.cluster.local svc.cluster.local cluster.local\n"
     (etc / "resolv.conf").write_text(search + "nameserver 127.0.0.1\noptions ndots:5\n")
     (etc / "hosts").write_text("127.0.0.1 localhost\n")
+    devices = [Path("dev", name) for name in ("null", "random", "urandom")]
+    (root / "dev").mkdir()
+    for device in devices:
+        (root / device).touch()
     for options in (["--bind", str(root), str(root)], ["-o", "remount,bind,ro", str(root)]):
         subprocess.run(["mount", *options], check=True)
+    for device in devices:
+        subprocess.run(["mount", "--bind", f"/{device}", str(root / device)], check=True)
 
 
 def serve_names(asked: list[str]) -> None:

@@ -143,9 +143,9 @@ def test_umoci_unpacks_it(name: str, layout: Layout, tmp_path: Path) -> None:
 def test_queue_proxy_runs_confined(tmp_path: Path) -> None:
     """Read-only root, any UID, no capability, no new privileges, no shell: probes, requests, names."""
     seen = confined("zipline-queue-proxy", tmp_path)
+    assert seen["probe"] == [200, "queue"], seen["log"]
     assert seen["status"] == {"Uid": "123456", "Gid": "123456", "CapEff": "0" * 16, "NoNewPrivs": "1"}
-    assert seen["root"] == {"files": ["etc", "zipline-queue-proxy"], "read_only": True}
-    assert seen["probe"] == [200, "queue"]
+    assert seen["root"] == {"files": ["dev", "etc", "zipline-queue-proxy"], "read_only": True}
     assert seen["request"] == [200, "hello from the function"]
     # By a name of the cluster's DNS, through a search domain, with resolv.conf as Kubernetes writes it.
     assert seen["by_name"] == [200, "hello from the function"]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
+use zipline_http::Resolver;
 use zipline_knative::probe::Check;
 use zipline_runtime::Tasks;
 
@@ -50,7 +51,9 @@ async fn within<T>(limit: Duration, work: impl Future<Output = Result<T, String>
 
 /// Connects; where nobody listens on an ephemeral port, the kernel may connect the socket to itself.
 pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    let stream = TcpStream::connect((host, port)).await.map_err(|error| error.to_string())?;
+    // Nearly always an address: a resolver costs nothing before it is asked for a name, and then it must not remember.
+    let addresses = Resolver::system().resolve(host, port).await.map_err(|error| error.to_string())?;
+    let stream = TcpStream::connect(&*addresses).await.map_err(|error| error.to_string())?;
     if stream.local_addr().ok() == stream.peer_addr().ok() {
         return Err("connected to itself: nobody listens".to_owned());
     }

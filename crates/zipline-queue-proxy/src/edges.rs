@@ -32,6 +32,40 @@ impl Direction {
     }
 }
 
+/// Whether the bytes stayed within one zone, seen from the side that retrieved them. Bytes between zones cost money.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Zones {
+    /// One of the two is not known, or nothing was retrieved.
+    #[default]
+    Unknown,
+    /// Both ends are in one zone.
+    Same,
+    /// They are in two.
+    Other,
+}
+
+impl Zones {
+    /// From the names of both zones, which are empty where unknown.
+    #[must_use]
+    pub fn between(own: &str, other: &str) -> Self {
+        match (own, other) {
+            ("", _) | (_, "") => Self::Unknown,
+            (own, other) if own == other => Self::Same,
+            _ => Self::Other,
+        }
+    }
+
+    /// The word that stands in metrics and `status`; empty where unknown.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "",
+            Self::Same => "same",
+            Self::Other => "other",
+        }
+    }
+}
+
 /// What tells one row of the table from another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EdgeKey {
@@ -45,6 +79,8 @@ pub struct EdgeKey {
     pub way: Way,
     /// Why it went inline.
     pub reason: Option<InlineReason>,
+    /// Whether the bytes stayed within one zone.
+    pub zones: Zones,
 }
 
 /// One row as `status` shows it.
@@ -60,6 +96,8 @@ pub struct EdgeRow {
     pub way: &'static str,
     /// Why it went inline, else empty.
     pub reason: &'static str,
+    /// `same` or `other` zone for what was retrieved, empty where unknown.
+    pub zones: &'static str,
     /// Transfers.
     pub count: u64,
     /// Payload bytes of all of them.
@@ -128,12 +166,13 @@ impl Edges {
         let mut all: Vec<EdgeRow> = named.chain(other).collect();
         drop(rows);
         all.sort_by(|a, b| {
-            (&a.peer_service, a.direction, a.kind, a.way, a.reason).cmp(&(
+            (&a.peer_service, a.direction, a.kind, a.way, a.reason, a.zones).cmp(&(
                 &b.peer_service,
                 b.direction,
                 b.kind,
                 b.way,
                 b.reason,
+                b.zones,
             ))
         });
         all
@@ -147,6 +186,7 @@ fn row(key: &EdgeKey, peer_service: String, sums: Sums) -> EdgeRow {
         peer_service,
         way: key.way.as_str(),
         reason: key.reason.map_or("", |reason| reason.as_str()),
+        zones: key.zones.as_str(),
         count: sums.count,
         bytes: sums.bytes,
         seconds: sums.seconds,
@@ -164,7 +204,18 @@ mod tests {
             peer: Some(format!("{service}.default").parse().unwrap()),
             way: Way::Network,
             reason: None,
+            zones: Zones::Unknown,
         }
+    }
+
+    #[test]
+    fn bytes_between_zones_have_rows_of_their_own() {
+        let edges = Edges::new();
+        for (other, bytes) in [("a", 1), ("b", 2), ("", 4), ("a", 8)] {
+            edges.record(EdgeKey { zones: Zones::between("a", other), ..key("recog") }, bytes, 0.0);
+        }
+        let rows: Vec<_> = edges.rows().iter().map(|row| (row.zones, row.bytes)).collect();
+        assert_eq!(rows, [("", 4), ("other", 2), ("same", 9)]);
     }
 
     #[test]

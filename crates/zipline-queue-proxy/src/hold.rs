@@ -14,7 +14,7 @@ use zipline_protocol::{
 };
 use zipline_runtime::Task;
 
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::state::{Shared, Transfer};
 
 /// What is to be held.
@@ -184,6 +184,7 @@ impl<S: Future<Output = Settled>> Filling<S> {
                 peer: self.peer,
                 way: Way::Network,
                 reason: None,
+                zones: Zones::Unknown,
                 bytes,
                 elapsed: started.elapsed(),
             });

@@ -10,8 +10,9 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-use zipline_protocol::ErrorCode;
+use zipline_protocol::{ErrorCode, Way};
 
+use crate::edges::Direction;
 use crate::state::Transfer;
 
 /// Upper bounds in seconds for what a request waits for.
@@ -29,6 +30,11 @@ struct TransferLabels {
     kind: &'static str,
     way: &'static str,
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ZoneLabels {
+    zones: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -61,6 +67,7 @@ pub struct BufferLevels {
 pub struct ProxyMetrics {
     transfers: Family<TransferLabels, Counter>,
     transfer_bytes: Family<TransferLabels, Counter>,
+    retrieved_bytes: Family<ZoneLabels, Counter>,
     retrieval: Histogram,
     hold: Histogram,
     buffer_usage: Level,
@@ -81,6 +88,7 @@ impl ProxyMetrics {
         let metrics = Self {
             transfers: Family::default(),
             transfer_bytes: Family::default(),
+            retrieved_bytes: Family::default(),
             retrieval: Histogram::new(TRANSFER_SECONDS),
             hold: Histogram::new(HOLD_SECONDS),
             buffer_usage: Level::default(),
@@ -107,6 +115,11 @@ impl ProxyMetrics {
             "zipline_transfer_bytes",
             "Bytes of the payloads that moved",
             self.transfer_bytes.clone(),
+        );
+        registry.register(
+            "zipline_retrieved_bytes",
+            "Bytes retrieved from holders in the same zone, in another one, or (empty) in one that is not known",
+            self.retrieved_bytes.clone(),
         );
         registry.register(
             "zipline_retrieval_duration_seconds",
@@ -155,6 +168,10 @@ impl ProxyMetrics {
         };
         self.transfer_bytes.get_or_create(&labels).inc_by(transfer.bytes);
         self.transfers.get_or_create(&labels).inc();
+        if transfer.direction == Direction::Received && transfer.way == Way::Network {
+            let labels = ZoneLabels { zones: transfer.zones.as_str() };
+            self.retrieved_bytes.get_or_create(&labels).inc_by(transfer.bytes);
+        }
     }
 
     /// Counts a retrieval from another queue-proxy that took `elapsed`.

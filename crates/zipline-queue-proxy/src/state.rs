@@ -15,7 +15,7 @@ use zipline_transfer::Retriever;
 use crate::breaker::Breaker;
 use crate::capability::Capabilities;
 use crate::config::Config;
-use crate::edges::{Direction, EdgeKey, Edges};
+use crate::edges::{Direction, EdgeKey, Edges, Zones};
 use crate::guidance::Guidance;
 use crate::metrics::ProxyMetrics;
 use crate::readiness::Readiness;
@@ -96,6 +96,8 @@ pub struct Transfer {
     pub way: Way,
     /// Why it went inline; `None` for every other way.
     pub reason: Option<InlineReason>,
+    /// Whether the bytes stayed within one zone, where this side retrieved them.
+    pub zones: Zones,
     /// Bytes of the payload.
     pub bytes: u64,
     /// From the first byte to the last.
@@ -161,6 +163,12 @@ impl Shared {
         self.config.function_address()
     }
 
+    /// How a holder's zone, as its reference names it, stands to the one of this process.
+    #[must_use]
+    pub fn zones(&self, holder: &str) -> Zones {
+        Zones::between(&self.guidance.zone(), holder)
+    }
+
     /// A receiver has acknowledged a payload. Those of invocations are recorded by whoever holds them, who knows the other end.
     pub fn delivered(&self, delivered: Delivered) {
         if delivered.kind == ReferenceKind::Put {
@@ -171,6 +179,7 @@ impl Shared {
                 peer: None,
                 way: Way::Network,
                 reason: None,
+                zones: Zones::Unknown,
                 bytes: delivered.length,
                 elapsed: delivered.held,
             });
@@ -186,6 +195,7 @@ impl Shared {
             peer: transfer.peer,
             way: transfer.way,
             reason: transfer.reason,
+            zones: transfer.zones,
         };
         self.edges.record(key, transfer.bytes, transfer.elapsed.as_secs_f64());
     }

@@ -21,7 +21,7 @@ use zipline_http::{Body, BodyError, BodyErrorKind};
 use zipline_protocol::{LeaseId, PayloadId, ReferenceKind, Way};
 use zipline_transfer::Retrieval;
 
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::state::{Shared, Transfer};
 
 /// Where the bytes come from.
@@ -29,7 +29,7 @@ pub(super) enum Source {
     /// This queue-proxy's own buffer.
     Local { reader: PayloadReader, payload: PayloadId, lease: LeaseId },
     /// Another queue-proxy, with a share of the in-flight budget.
-    Remote { retrieval: Box<Retrieval>, permit: Permit },
+    Remote { retrieval: Box<Retrieval>, permit: Permit, zones: Zones },
 }
 
 impl Source {
@@ -161,7 +161,7 @@ impl Delivery {
                 }
                 None
             }
-            Source::Remote { retrieval, permit } if acknowledge => {
+            Source::Remote { retrieval, permit, .. } if acknowledge => {
                 Some(Acknowledgement { retrieval, _permit: permit })
             }
             // Dropping a retrieval cancels it.
@@ -171,7 +171,7 @@ impl Delivery {
 
     fn count(&self, source: &Source) {
         let elapsed = self.started.elapsed();
-        if let Source::Remote { .. } = source {
+        if let Source::Remote { zones, .. } = source {
             self.shared.metrics.retrieved(elapsed);
             self.shared.record(Transfer {
                 direction: Direction::Received,
@@ -179,6 +179,7 @@ impl Delivery {
                 peer: None,
                 way: Way::Network,
                 reason: None,
+                zones: *zones,
                 bytes: self.length,
                 elapsed,
             });

@@ -75,7 +75,9 @@ async fn remote(shared: &Shared, record: &Record, from: u64, to: Option<u64>) ->
     })?;
     let options = RetrieveOptions { from, to };
     match shared.retriever.start(record, options).await {
-        Ok(retrieval) => Ok(Source::Remote { retrieval: Box::new(retrieval), permit }),
+        Ok(retrieval) => {
+            Ok(Source::Remote { retrieval: Box::new(retrieval), permit, zones: shared.zones(&record.zone) })
+        }
         Err(error) => Err(Refusal::new(
             error.code(),
             format_args!(

@@ -18,7 +18,7 @@ use super::destination::Destination;
 use super::sniff::{Start, sniff};
 use super::tunnel::{self, Moved};
 use crate::api::{Refusal, prepare};
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::outbound;
 use crate::state::{Shared, Transfer};
 
@@ -136,6 +136,7 @@ async fn opaque(
         peer: Some(function),
         way: Way::Inline,
         reason: Some(reason),
+        zones: Zones::Unknown,
         bytes: moved.up_bytes,
         elapsed: started.elapsed(),
     });

@@ -20,7 +20,7 @@ use zipline_http::{Body, Handler, PeerAddr, Protocol, Target, problem_response};
 use zipline_protocol::{ErrorCode, Mode, Nonce, PayloadId, ReferenceKind, Way, header};
 
 use crate::breaker::Slot;
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::failure::Failure;
 use crate::headers;
 use crate::state::{Shared, Transfer};
@@ -200,7 +200,7 @@ async fn answer(
     accept: Option<Nonce>,
     terms: Terms,
 ) -> Result<Response<Body>, Refusal> {
-    let way = incoming.way();
+    let (way, zones) = (incoming.way(), incoming.zones(shared));
     if *incoming.method() == http::Method::CONNECT {
         return Err(no_tunnels().into());
     }
@@ -241,7 +241,7 @@ async fn answer(
     }
     let (parts, body) = request.into_parts();
     let head = parts.method == http::Method::HEAD;
-    let body = watch(body, (), record(shared, way, witness.clone()));
+    let body = watch(body, (), record(shared, (way, zones), witness.clone()));
     let sent = shared.client.send(&target, Request::from_parts(parts, body)).await;
     if let Some(witness) = &witness {
         witness.answered(sent.as_ref().map(Response::status).map_err(witness::failure));
@@ -295,7 +295,11 @@ async fn gate(shared: &Arc<Shared>, limited: bool, witness: Option<&dyn Witness>
     Ok(slot)
 }
 
-fn record(shared: &Arc<Shared>, way: Way, witness: Witnessed) -> impl FnOnce(Ended) + Send + use<> {
+fn record(
+    shared: &Arc<Shared>,
+    (way, zones): (Way, Zones),
+    witness: Witnessed,
+) -> impl FnOnce(Ended) + Send + use<> {
     let shared = Arc::clone(shared);
     move |ended: Ended| {
         if let Some(witness) = &witness {
@@ -308,6 +312,7 @@ fn record(shared: &Arc<Shared>, way: Way, witness: Witnessed) -> impl FnOnce(End
                 peer: None,
                 way,
                 reason: None,
+                zones,
                 bytes: ended.bytes,
                 elapsed: ended.elapsed,
             });

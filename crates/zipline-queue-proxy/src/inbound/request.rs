@@ -11,6 +11,7 @@ use zipline_protocol::{PayloadId, Record, ReferenceKind, ReferenceText, Way, use
 
 use super::Refusal;
 use crate::breaker::Slot;
+use crate::edges::Zones;
 use crate::failure::Failure;
 use crate::retrieve::{BrokenOff, Retrieving};
 use crate::state::Shared;
@@ -92,6 +93,11 @@ impl Incoming {
     /// How its payload travels.
     pub(super) fn way(&self) -> Way {
         if self.deferred.is_some() { Way::Network } else { Way::Inline }
+    }
+
+    /// How the zone of its payload's holder stands to ours.
+    pub(super) fn zones(&self, shared: &Shared) -> Zones {
+        self.deferred.as_ref().map_or(Zones::Unknown, |record| shared.zones(&record.zone))
     }
 
     /// Waits for the gate while the payload's first bytes are retrieved; gives the request as the function is to see it.

@@ -16,7 +16,7 @@ use zipline_protocol::{InlineReason, Nonce, REFERENCE_MEDIA_TYPE, ReferenceKind,
 use super::deadline;
 use super::witness::{self, Witnessed};
 use crate::breaker::Slot;
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::headers;
 use crate::hold::{Held, Message, hold};
 use crate::peek::{self, Peeked};
@@ -162,6 +162,7 @@ fn record(shared: &Arc<Shared>, reason: Option<InlineReason>) -> impl FnOnce(End
                 peer: None,
                 way: Way::Inline,
                 reason,
+                zones: Zones::Unknown,
                 bytes: ended.bytes,
                 elapsed: ended.elapsed,
             });

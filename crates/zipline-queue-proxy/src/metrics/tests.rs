@@ -1,8 +1,8 @@
 use prometheus_client::encoding::text::encode;
-use zipline_protocol::{InlineReason, ReferenceKind, Way};
+use zipline_protocol::{InlineReason, ReferenceKind};
 
 use super::*;
-use crate::edges::Direction;
+use crate::edges::Zones;
 
 /// The exposition after `move_it`.
 fn exposed(move_it: impl FnOnce(&ProxyMetrics)) -> String {
@@ -28,6 +28,7 @@ fn transfers_count_payloads_and_bytes_by_way_and_reason() {
             peer: Some("recog.default".parse().unwrap()),
             way: Way::Inline,
             reason: Some(InlineReason::BelowThreshold),
+            zones: Zones::Unknown,
             bytes: 7,
             elapsed: Duration::ZERO,
         });
@@ -36,6 +37,31 @@ fn transfers_count_payloads_and_bytes_by_way_and_reason() {
     assert_line(&text, &format!("zipline_transfers_total{labels} 1"));
     assert_line(&text, &format!("zipline_transfer_bytes_total{labels} 7"));
     assert!(!text.contains("recog"), "peers are no label");
+}
+
+#[test]
+fn what_was_retrieved_is_counted_by_zones() {
+    let text = exposed(|metrics| {
+        for (zones, way, bytes) in [
+            (Zones::Same, Way::Network, 1),
+            (Zones::Other, Way::Network, 2),
+            (Zones::Unknown, Way::Inline, 4),
+        ] {
+            metrics.transferred(&Transfer {
+                direction: Direction::Received,
+                kind: ReferenceKind::Put,
+                peer: None,
+                way,
+                reason: None,
+                zones,
+                bytes,
+                elapsed: Duration::ZERO,
+            });
+        }
+    });
+    assert_line(&text, r#"zipline_retrieved_bytes_total{zones="same"} 1"#);
+    assert_line(&text, r#"zipline_retrieved_bytes_total{zones="other"} 2"#);
+    assert!(!text.contains("zones=\"\""), "what came inline was not retrieved");
 }
 
 #[test]

@@ -20,7 +20,7 @@ use zipline_protocol::{
 use zipline_protocol::{header, user_agent};
 
 use crate::config::Destinations;
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::failure::Failure;
 use crate::hold::{Held, Message, hold};
 use crate::state::{Shared, Transfer};
@@ -168,6 +168,7 @@ impl Call {
                     peer: Some(peer),
                     way: Way::Inline,
                     reason,
+                    zones: Zones::Unknown,
                     bytes: ended.bytes,
                     elapsed: ended.elapsed,
                 });

@@ -11,7 +11,7 @@ use zipline_protocol::{ErrorCode, Record, ReferenceKind, ReferenceText, Way, hea
 
 use super::Call;
 use crate::cut;
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::failure::Failure;
 use crate::headers;
 use crate::hold::Held;
@@ -34,7 +34,7 @@ pub(super) async fn receive(
     headers::strip_response(&mut parts.headers);
     // A payload that was sent again inline has nobody left who would show life.
     let silent = held.as_ref().filter(|held| held.is_proven()).map(Held::abandoned);
-    let body = watch(body, held, record(&call, Way::Inline));
+    let body = watch(body, held, record(&call, Way::Inline, Zones::Unknown));
     let body = match silent {
         Some(silent) => cut::off(body, async move {
             silent.await;
@@ -55,6 +55,7 @@ async fn retrieve(
 ) -> Result<Response<Body>, Failure> {
     let (mut parts, wire) = response.into_parts();
     let (record_of, wire) = open(&call, wire).await?;
+    let zones = call.shared.zones(&record_of.zone);
     let mut retrieving =
         Retrieving::start(&call.shared, &record_of).await.map_err(|error| lost(&call, &error))?;
     while !retrieving.has_begun() {
@@ -74,7 +75,7 @@ async fn retrieve(
     if let Some(length) = record_of.length {
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    let (tasks, record) = (call.shared.tasks.clone(), record(&call, Way::Network));
+    let (tasks, record) = (call.shared.tasks.clone(), record(&call, Way::Network, zones));
     let ended = move |ended: Ended| {
         record(ended);
         if ended.whole {
@@ -112,7 +113,7 @@ async fn open(call: &Call, wire: Body) -> Result<(Record, Body), Failure> {
     Ok((record, wire))
 }
 
-fn record(call: &Call, way: Way) -> impl FnOnce(Ended) + Send + use<> {
+fn record(call: &Call, way: Way, zones: Zones) -> impl FnOnce(Ended) + Send + use<> {
     let (shared, peer) = (Arc::clone(&call.shared), call.function.clone());
     move |ended: Ended| {
         if ended.whole && ended.bytes > 0 {
@@ -122,6 +123,7 @@ fn record(call: &Call, way: Way) -> impl FnOnce(Ended) + Send + use<> {
                 peer: Some(peer),
                 way,
                 reason: None,
+                zones,
                 bytes: ended.bytes,
                 elapsed: ended.elapsed,
             });

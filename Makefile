@@ -57,9 +57,9 @@ test-manifests: build ## hold what deploy/ renders to against the types of Kuber
 	cd interop/manifests && go vet -mod=readonly ./... && go test -mod=readonly -count=1 ./...
 
 test-cluster: $(STAMPS)/cluster $(STAMPS)/rust ## run controller and commands against a real kube-apiserver and etcd (interop/cluster)
-	cargo build -p zipline-controller -p zipline-cli
+	cargo build -p zipline-controller -p zipline-queue-proxy -p zipline-cli
 	cd interop/cluster && ZIPLINE_CLUSTER=$(CURDIR)/build/cluster ZIPLINE_CONTROLLER=$(CURDIR)/target/debug/zipline-controller \
-		ZIPLINE=$(CURDIR)/target/debug/zipline ZIPLINE_KUBECTL=$(CURDIR)/build/cluster/kubectl \
+		ZIPLINE_QUEUE_PROXY=$(CURDIR)/target/debug/zipline-queue-proxy ZIPLINE=$(CURDIR)/target/debug/zipline ZIPLINE_KUBECTL=$(CURDIR)/build/cluster/kubectl \
 		ZIPLINE_KNATIVE_SERVING=$$(cd ../manifests && go mod download knative.dev/serving && go list -mod=readonly -m -f '{{.Dir}}' knative.dev/serving) \
 		go test -mod=readonly -trimpath -count=1 -v .
 

@@ -107,7 +107,8 @@ func attackers(t *testing.T, s *servers) {
 			must(t, err)
 			return s.request(t, "shop", "default", &authentication.BoundObjectReference{Kind: "Secret", APIVersion: "v1", Name: "mine", UID: secret.UID}, audience)
 		}},
-		{"deleted pod", 401, "token-refused", "", func(t *testing.T) string {
+		// Whether the API server or the controller notices first is a matter of milliseconds.
+		{"deleted pod", 401, "token-refused pod-not-found", "", func(t *testing.T) string {
 			gone := launch(t, nil)
 			token := s.tokenOf(t, gone, audience)
 			s.remove(t, gone)

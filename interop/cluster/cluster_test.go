@@ -33,6 +33,7 @@ func TestCluster(t *testing.T) {
 	t.Run("modes", func(t *testing.T) { modes(t, s) })
 	t.Run("rotation", func(t *testing.T) { rotation(t, s) })
 	t.Run("guards", func(t *testing.T) { guards(t, s) })
+	t.Run("queue-proxy", func(t *testing.T) { queueProxy(t, s) })
 	t.Run("rights", func(t *testing.T) { rights(t, s) })
 	t.Run("policies", func(t *testing.T) { policies(t, s) })
 }

@@ -5,6 +5,9 @@
 // What a kubelet would have to do (mount tokens, start containers, keep one container from another's memory) is not proven
 // here.
 //
-// ZIPLINE_CLUSTER names the folder with etcd and kube-apiserver, ZIPLINE_CONTROLLER the controller's binary; `make
-// test-cluster` builds all three and sets both.
+// One pod comes to life all the same: the real queue-proxy, in a network and a mount namespace that the test makes, which takes
+// root.
+//
+// ZIPLINE_CLUSTER names the folder with etcd and kube-apiserver, ZIPLINE_CONTROLLER and ZIPLINE_QUEUE_PROXY the binaries; `make
+// test-cluster` builds all four and sets all three.
 package cluster

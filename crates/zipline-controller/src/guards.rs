@@ -23,7 +23,8 @@ use crate::kubernetes::Kubernetes;
 use crate::metrics::{ControllerMetrics, GuardOutcome};
 use crate::verify::Admitted;
 
-/// Pods remembered. When full, further ones are told to report later.
+/// Pods remembered. When full, those with nothing left to write are forgotten, which only means that their next report is
+/// written whole; if all wait to be written, further ones are told to report later.
 const PODS_MAX: usize = 16_384;
 /// Shortest time between two pods, so that a burst of reports does not become a burst of writes to the API server.
 const SPACING: Duration = Duration::from_millis(50);
@@ -103,7 +104,10 @@ impl Guards {
         let now = Instant::now();
         let mut pending = self.pending.lock();
         if pending.entries.len() >= PODS_MAX && !pending.entries.contains_key(&key) {
-            return Err(Full);
+            pending.entries.retain(|_, entry| entry.queued);
+            if pending.entries.len() >= PODS_MAX {
+                return Err(Full);
+            }
         }
         let entry = pending.entries.entry(key.clone()).or_insert(Entry {
             wanted: holding,
@@ -134,8 +138,8 @@ impl Guards {
                 },
                 Some(_) => {
                     if let Some((key, entry)) = self.take() {
-                        let gone = write(&kubernetes, &metrics, &key, entry).await;
-                        self.written(&key, entry.wanted, gone);
+                        let outcome = write(&kubernetes, &metrics, &key, entry).await;
+                        self.written(&key, entry.wanted, outcome);
                         tokio::time::sleep(SPACING).await;
                     }
                 }
@@ -154,37 +158,58 @@ impl Guards {
         (taken.written != Some(taken.wanted)).then_some((key, taken))
     }
 
-    fn written(&self, key: &Key, holding: Holding, gone: bool) {
+    /// Takes what came of it. What failed is tried again after the pause.
+    fn written(&self, key: &Key, holding: Holding, outcome: GuardOutcome) {
         let mut pending = self.pending.lock();
         let Some(entry) = pending.entries.get_mut(key) else { return };
+        if outcome == GuardOutcome::Failed {
+            entry.written = None;
+            if !entry.queued {
+                entry.queued = true;
+                let due = entry.due;
+                pending.queue.push(Reverse((due, key.clone())));
+            }
+            return;
+        }
         entry.written = Some(holding);
-        if gone || (holding == Holding::Nothing && entry.wanted == Holding::Nothing && !entry.queued) {
+        if outcome == GuardOutcome::PodGone
+            || (holding == Holding::Nothing && entry.wanted == Holding::Nothing && !entry.queued)
+        {
             pending.entries.remove(key);
         }
     }
 }
 
-/// Sets and removes the marks of one pod; `true` if the pod is gone.
-async fn write(kubernetes: &Kubernetes, metrics: &ControllerMetrics, key: &Key, entry: Entry) -> bool {
+/// Sets and removes the marks of one pod; gives the worst that came of it.
+async fn write(
+    kubernetes: &Kubernetes,
+    metrics: &ControllerMetrics,
+    key: &Key,
+    entry: Entry,
+) -> GuardOutcome {
     let cost_before = entry.written.map(|holding| holding > Holding::Nothing);
     let cost = entry.wanted > Holding::Nothing;
-    let mut gone = false;
+    let mut marks = Vec::with_capacity(3);
     if cost_before != Some(cost) {
-        gone |= apply(kubernetes, metrics, key, &DELETION_COST, cost).await;
+        marks.push((&DELETION_COST, cost));
     }
     let guarded = match entry.wanted {
         Holding::Nothing => Some(false),
         Holding::Some => None,
         Holding::Much => Some(true),
     };
-    if let Some(guarded) = guarded
-        && !gone
-    {
-        for mark in &GUARDS {
-            gone |= apply(kubernetes, metrics, key, mark, guarded).await;
+    if let Some(guarded) = guarded {
+        marks.extend(GUARDS.iter().map(|mark| (mark, guarded)));
+    }
+    let mut worst = GuardOutcome::Written;
+    for (mark, set) in marks {
+        match apply(kubernetes, metrics, key, mark, set).await {
+            GuardOutcome::PodGone => return GuardOutcome::PodGone,
+            GuardOutcome::Failed => worst = GuardOutcome::Failed,
+            GuardOutcome::Written | GuardOutcome::LeftAlone => {}
         }
     }
-    gone
+    worst
 }
 
 async fn apply(
@@ -193,7 +218,7 @@ async fn apply(
     key: &Key,
     mark: &Mark,
     set: bool,
-) -> bool {
+) -> GuardOutcome {
     let Key { namespace, pod, uid } = key;
     let annotations = match set {
         true => serde_json::json!({mark.annotation: mark.value}),
@@ -223,7 +248,7 @@ async fn apply(
         }
     };
     metrics.guard(outcome);
-    outcome == GuardOutcome::PodGone
+    outcome
 }
 
 #[cfg(test)]
@@ -250,7 +275,7 @@ mod tests {
         guards.report(&pod("a"), Holding::Much).unwrap();
         let (key, entry) = guards.take().unwrap();
         assert_eq!((entry.wanted, entry.written), (Holding::Much, None));
-        guards.written(&key, entry.wanted, false);
+        guards.written(&key, entry.wanted, GuardOutcome::Written);
         // Within the pause it waits; back where it was, there is nothing to write.
         guards.report(&pod("a"), Holding::Some).unwrap();
         let due = guards.pending.lock().queue.peek().unwrap().0.0;
@@ -259,8 +284,19 @@ mod tests {
         assert!(guards.take().is_none());
         guards.report(&pod("a"), Holding::Nothing).unwrap();
         let (key, entry) = guards.take().unwrap();
-        guards.written(&key, entry.wanted, false);
+        guards.written(&key, entry.wanted, GuardOutcome::Written);
         assert!(guards.pending.lock().entries.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_failed_is_tried_again_after_the_pause() {
+        let guards = Guards::new();
+        guards.report(&pod("a"), Holding::Some).unwrap();
+        let (key, entry) = guards.take().unwrap();
+        guards.written(&key, entry.wanted, GuardOutcome::Failed);
+        let due = guards.pending.lock().queue.peek().unwrap().0.0;
+        assert_eq!(due, Instant::now() + HOLDING_PAUSE);
+        assert_eq!(guards.take().unwrap().1.wanted, Holding::Some);
     }
 
     #[tokio::test(start_paused = true)]
@@ -271,5 +307,9 @@ mod tests {
         }
         assert!(guards.report(&pod("more"), Holding::Some).is_err());
         assert!(guards.report(&pod("0"), Holding::Nothing).is_ok());
+        // One that was written makes room, though its pod may still hold something.
+        let (key, entry) = guards.take().unwrap();
+        guards.written(&key, entry.wanted, GuardOutcome::Written);
+        assert!(guards.report(&pod("more"), Holding::Some).is_ok());
     }
 }

@@ -28,6 +28,12 @@ pub use target::{HostPort, HostPortError, Protocol, Target};
 pub struct ClientConfig {
     /// Longest time to connect, over all addresses of a host; also the longest wait for one of `max_connections`.
     pub connect_timeout: Duration,
+    /// A connection attempt that takes this long is given up for another one, within `connect_timeout`. The next may take
+    /// 1.4 times as long, and so on, with a pause in between; only what takes too long is tried again. `None`: one
+    /// attempt. A listener whose queue is full drops attempts silently, and the kernel's own second try comes after 1 s.
+    pub connect_attempt: Option<Duration>,
+    /// Names of HTTP/1.1 header fields are sent as `X-Name`, as Go sends them, instead of `x-name`.
+    pub title_case_headers: bool,
     /// Connections at a time, to all targets. When all are busy a request waits; idle ones of other targets make room.
     pub max_connections: usize,
     /// Idle HTTP/1.1 connections kept per target; the longest idle one is closed first.
@@ -48,6 +54,8 @@ impl Default for ClientConfig {
     fn default() -> Self {
         Self {
             connect_timeout: limits::CONNECT_TIMEOUT,
+            connect_attempt: None,
+            title_case_headers: false,
             max_connections: 4096,
             max_idle_per_host: 256,
             max_http2_connections_per_host: 16,
@@ -203,7 +211,7 @@ impl Inner {
                 }
             }
         };
-        let (io, probe) = socket::connect(&self.resolver, addr, self.config.connect_timeout).await?;
+        let (io, probe) = socket::connect(&self.resolver, addr, &self.config).await?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
         Ok((io, probe, Open { inner: Arc::downgrade(self), _permit: permit }))

@@ -43,6 +43,8 @@ pub struct ServeLimits {
     /// HTTP/1.1: a client may close its sending side and still get its response. Off (as in Go's servers), a client that
     /// closes while it waits counts as gone and its handler is dropped; on, it is noticed only when writing fails.
     pub half_close: bool,
+    /// Names of HTTP/1.1 header fields are sent as `X-Name`, as Go sends them, instead of `x-name`.
+    pub title_case_headers: bool,
 }
 
 impl Default for ServeLimits {
@@ -55,6 +57,7 @@ impl Default for ServeLimits {
             idle_timeout: Some(Duration::from_secs(600)),
             max_concurrent_streams: 1000,
             half_close: false,
+            title_case_headers: false,
         }
     }
 }

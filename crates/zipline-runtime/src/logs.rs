@@ -72,8 +72,13 @@ pub fn init(filter: &str, format: Format) -> Result<(), LogsError> {
         Format::Json => builder.json().flatten_event(true).try_init(),
     };
     set.map_err(|_already| LogsError::AlreadyInitialised)?;
-    std::panic::set_hook(Box::new(log_panic));
+    log_panics();
     Ok(())
+}
+
+/// Sends every panic to the present subscriber, instead of printing it. [`init`] does so itself.
+pub fn log_panics() {
+    std::panic::set_hook(Box::new(log_panic));
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {

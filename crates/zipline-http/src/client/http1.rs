@@ -172,6 +172,7 @@ async fn open(inner: &Arc<Inner>, addr: &HostPort) -> Result<Connection, SendErr
     let (io, probe, open) = inner.connect(addr).await?;
     let mut builder = Builder::new();
     builder
+        .title_case_headers(inner.config.title_case_headers)
         .max_headers(inner.config.max_headers)
         .max_header_size(inner.config.max_header_bytes)
         .max_buf_size(HTTP1_BUFFER_BYTES.max(inner.config.max_header_bytes));

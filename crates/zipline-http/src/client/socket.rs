@@ -1,5 +1,6 @@
 //! A client connection's socket, which can be asked whether the peer has closed it.
 
+use super::ClientConfig;
 use super::error::SendError;
 use super::target::HostPort;
 use crate::resolve::Resolver;
@@ -13,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// What an idle connection's receive queue holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,15 +67,28 @@ pub(super) struct ClientIo {
     broken: bool,
 }
 
-/// Connects with `TCP_NODELAY`, trying every address of the host within `limit`.
+/// How much longer each further attempt to connect may take.
+const ATTEMPT_GROWTH: f64 = 1.4;
+/// Pause between two attempts to connect, and by how much it may be longer.
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(30);
+
+/// Connects with `TCP_NODELAY`, trying every address of the host within the limit of `config`.
 pub(super) async fn connect(
     resolver: &Resolver,
     addr: &HostPort,
-    limit: Duration,
+    config: &ClientConfig,
 ) -> Result<(ClientIo, Probe), SendError> {
+    let limit = config.connect_timeout;
     let connecting = async {
         let addresses = resolver.resolve(addr.host(), addr.port()).await?;
-        open(&addresses).await
+        let mut attempt = config.connect_attempt.unwrap_or(Duration::MAX);
+        loop {
+            if let Ok(result) = timeout(attempt, open(&addresses)).await {
+                return result;
+            }
+            attempt = attempt.mul_f64(ATTEMPT_GROWTH);
+            sleep(ATTEMPT_PAUSE + ATTEMPT_PAUSE.mul_f64(spread())).await;
+        }
     };
     let stream = match timeout(limit, connecting).await {
         Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
@@ -102,6 +116,13 @@ async fn open(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 fn within_the_host(socket: &TcpSocket) {
     let socket = socket2::SockRef::from(socket);
     let _ = ["cubic", "reno"].iter().any(|name| socket.set_tcp_congestion(name.as_bytes()).is_ok());
+}
+
+/// A number from 0 to 1 that differs from time to time, so that those who wait do not come back together.
+fn spread() -> f64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    let drawn = RandomState::new().hash_one(0_u8) >> 32;
+    f64::from(u32::try_from(drawn).unwrap_or(0)) / f64::from(u32::MAX)
 }
 
 /// Where nobody listens on an ephemeral port, the kernel may choose that very port for the near end, and the socket is

@@ -104,6 +104,7 @@ where
     let mut builder = http1::Builder::new();
     builder
         .half_close(limits.half_close)
+        .title_case_headers(limits.title_case_headers)
         .max_headers(limits.max_headers)
         .max_header_size(limits.max_header_bytes)
         .max_buf_size(HTTP1_BUFFER_BYTES.max(limits.max_header_bytes))

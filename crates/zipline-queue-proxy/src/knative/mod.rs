@@ -22,6 +22,7 @@ mod chain;
 mod content_type;
 mod drain;
 mod h2c;
+mod log_lines;
 pub mod observe;
 mod passage;
 mod probing;
@@ -30,6 +31,8 @@ mod settings;
 mod shutdown;
 mod stats;
 mod telemetry_doors;
+#[cfg(test)]
+mod tests;
 mod timeouts;
 mod tls;
 mod tls_door;
@@ -41,7 +44,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use zipline_knative::Environment;
-use zipline_runtime::logs;
+use zipline_knative::logging::Logging;
 use zipline_runtime::signal::Signals;
 
 use crate::config::Variables;
@@ -63,11 +66,8 @@ pub fn is_called(variables: &Variables) -> bool {
 /// Runs the process: 0 after an orderly end, 1 for everything else.
 #[must_use]
 pub fn main(variables: Variables) -> ExitCode {
-    let level = variables.text.get("SERVING_LOGGING_LEVEL").map_or("info", |level| filter(level));
-    // A second subscriber is the only reason for a failure here, and there is none.
-    let _ = logs::init(level, logs::Format::Json);
-    let config = match KnativeConfig::read(variables) {
-        Ok(config) => config,
+    let environment = match Environment::parse(variables.text.clone()) {
+        Ok(environment) => environment,
         Err(error) => {
             for problem in &error.problems {
                 // Nobody is left to tell if standard error is gone.
@@ -76,6 +76,10 @@ pub fn main(variables: Variables) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let logging = Logging::parse(&environment.logging_config, &environment.logging_level);
+    let revision = format!("{}/{}", environment.namespace, environment.revision);
+    log_lines::init(logging, revision, environment.pod.clone());
+    let config = KnativeConfig::read(environment, &variables);
     match process::block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -98,15 +102,5 @@ async fn run(config: KnativeConfig) -> anyhow::Result<()> {
     tokio::select! {
         () = server.run(ending) => Ok(()),
         signal = told_twice => Err(anyhow::anyhow!("a second signal ({}) came before the end", signal.number())),
-    }
-}
-
-/// Knative's words for levels, as ours.
-fn filter(level: &str) -> &'static str {
-    match level.to_ascii_lowercase().as_str() {
-        "debug" => "debug",
-        "warn" | "warning" => "warn",
-        "error" | "dpanic" | "panic" | "fatal" => "error",
-        _ => "info",
     }
 }

@@ -45,6 +45,10 @@ use crate::state::Shared;
 const CONNECTIONS_MAX: usize = 65_536;
 /// Longest header block, as Go's server with its slack.
 const HEADER_BYTES_MAX: usize = (1 << 20) + 4096;
+/// First attempt to connect to the function (`knative.dev/pkg/network/transports.go`).
+const DIAL_FIRST: Duration = Duration::from_millis(50);
+/// All of them: what Knative's fifteen attempts with their pauses come to.
+const DIAL_MAX: Duration = Duration::from_secs(21);
 /// Streams of one HTTP/2 connection at a time, as Go's server.
 const STREAMS_MAX: u32 = 250;
 
@@ -352,6 +356,9 @@ fn client(concurrency: u32) -> ClientConfig {
         max_http2_connections_per_host: CONNECTIONS_MAX,
         max_header_bytes: HEADER_BYTES_MAX,
         idle_timeout: Duration::from_secs(90),
+        connect_timeout: DIAL_MAX,
+        connect_attempt: Some(DIAL_FIRST),
+        title_case_headers: true,
         ..ClientConfig::default()
     }
 }
@@ -362,6 +369,7 @@ fn limits() -> ServeLimits {
         max_header_bytes: HEADER_BYTES_MAX,
         max_concurrent_streams: STREAMS_MAX,
         idle_timeout: None,
+        title_case_headers: true,
         ..ServeLimits::default()
     }
 }

@@ -9,7 +9,6 @@ use zipline_knative::contract::{
     ADMIN_PORT, ANNOTATIONS_PATH, AUTOSCALER_METRICS_PORT, CERTIFICATE_PATH, CERTIFICATE_POLL, DRAIN_QUIET,
     PRIVATE_KEY_PATH, PROFILING_PORT, USER_METRICS_PORT,
 };
-use zipline_knative::environment::EnvironmentError;
 use zipline_knative::{Environment, PodSettings, podinfo};
 use zipline_protocol::{FunctionName, Mode, limits};
 
@@ -80,17 +79,15 @@ pub struct KnativeConfig {
 }
 
 impl KnativeConfig {
-    /// Reads an environment, and the annotations where they are mounted.
+    /// What a pod fixes, for `environment`, and the annotations where they are mounted; `variables` say which
+    /// certificates the machine trusts.
     ///
     /// Annotations that cannot be read are told and change nothing.
-    ///
-    /// # Errors
-    /// [`EnvironmentError`] with every problem.
-    pub fn read(variables: Variables) -> Result<Self, EnvironmentError> {
+    #[must_use]
+    pub fn read(environment: Environment, variables: &Variables) -> Self {
         let text = |name: &str| variables.text.get(name).map(String::as_str);
         let trust = TrustFiles::new(text("SSL_CERT_FILE"), text("SSL_CERT_DIR"));
-        let environment = Environment::parse(variables.text)?;
-        Ok(Self {
+        Self {
             environment,
             pod: annotations(Path::new(ANNOTATIONS_PATH)),
             listen_ip: Ipv6Addr::UNSPECIFIED.into(),
@@ -102,7 +99,7 @@ impl KnativeConfig {
             },
             trust,
             quiet: DRAIN_QUIET,
-        })
+        }
     }
 
     /// The time limits of requests.

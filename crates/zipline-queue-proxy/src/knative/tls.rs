@@ -240,7 +240,7 @@ fn suites(wanted: &[&str]) -> Vec<rustls::SupportedCipherSuite> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn write(folder: &Path) -> CertificateFiles {
@@ -255,7 +255,7 @@ mod tests {
         files
     }
 
-    fn pem(label: &str, der: &[u8]) -> String {
+    pub(in crate::knative) fn pem(label: &str, der: &[u8]) -> String {
         use base64::Engine as _;
         let text = base64::engine::general_purpose::STANDARD.encode(der);
         let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();

@@ -1,7 +1,8 @@
 //! Whose certificates an HTTPS probe believes: those the machine does, found where Go looks for them.
 //!
-//! The files are read, rather than a list of authorities built in, because operators replace them (`SSL_CERT_FILE`,
-//! `SSL_CERT_DIR`) and Knative's own queue-proxy follows them. They are read when the first such probe runs.
+//! Operators replace the files (`SSL_CERT_FILE`, `SSL_CERT_DIR`) and Knative's own queue-proxy follows them. Where there are
+//! none, as in an image without a file system, the public authorities that are built in count. Files are read when the
+//! first such probe runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
@@ -58,6 +59,9 @@ impl TrustFiles {
             for entry in entries.flatten() {
                 add(&mut store, &entry.path());
             }
+        }
+        if store.is_empty() {
+            store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         store
     }

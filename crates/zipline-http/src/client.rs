@@ -130,7 +130,7 @@ impl Client {
     /// of 101, or of 2xx to `CONNECT`, can be upgraded with [`crate::upgrade::on`].
     ///
     /// The request is sent again on another connection only if the first was a reused one and either nothing of the
-    /// request had been sent, or it is a `GET`, `HEAD`, `OPTIONS` or `TRACE` without a body.
+    /// request had been sent, or it has no body and is a `GET`, `HEAD`, `OPTIONS` or `TRACE`, or has an `Idempotency-Key`.
     ///
     /// When the response ends before the request body does, the rest of the request is not sent: HTTP/1.1 closes the
     /// connection (after 50 ms), HTTP/2 resets the stream. Dropping the response body early does the same at once.

@@ -65,7 +65,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-/// A request that may be sent again although the peer may have seen it: no body and no effect.
+/// What tells that a request may be repeated.
+const IDEMPOTENCY_KEYS: [&str; 2] = ["idempotency-key", "x-idempotency-key"];
+
+/// A request that may be sent again although the peer may have seen it: no body, and no effect or one that its sender has
+/// made safe to repeat. The rules are those of Go's transport.
 pub(super) struct Replay {
     method: Method,
     uri: Uri,
@@ -76,7 +80,8 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) fn of(request: &Request<Body>) -> Option<Self> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+            || IDEMPOTENCY_KEYS.iter().any(|name| request.headers().contains_key(*name));
         (safe && request.body().is_end()).then(|| Self {
             method: request.method().clone(),
             uri: request.uri().clone(),

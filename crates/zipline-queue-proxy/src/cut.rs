@@ -9,7 +9,11 @@ use zipline_http::{Body, BodyError};
 
 /// Breaks `body` off with the error that `signal` gives: it is never ended as if it were complete.
 pub(crate) fn off(body: Body, signal: impl Future<Output = BodyError> + Send + 'static) -> Body {
-    if body.is_end() { body } else { Body::wrap(CutOff { body, signal: Some(Box::pin(signal)) }) }
+    if body.whole_length().is_some() {
+        body
+    } else {
+        Body::wrap(CutOff { body, signal: Some(Box::pin(signal)) })
+    }
 }
 
 struct CutOff {

@@ -1,9 +1,11 @@
 //! Counters of one queue-proxy. Labels are closed sets: never payload ids, addresses or references.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use http::StatusCode;
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -47,6 +49,15 @@ struct ErrorLabels {
     error_type: &'static str,
 }
 
+/// The counters of the labels that were counted last, which are most often those of the next transfer: finding them by
+/// their labels costs more than counting.
+#[derive(Debug)]
+struct Recent {
+    labels: TransferLabels,
+    transfers: Counter,
+    bytes: Counter,
+}
+
 type Level = Gauge<u64, AtomicU64>;
 
 /// What the buffer holds at the moment of a scrape.
@@ -68,6 +79,8 @@ pub struct ProxyMetrics {
     transfers: Family<TransferLabels, Counter>,
     transfer_bytes: Family<TransferLabels, Counter>,
     retrieved_bytes: Family<ZoneLabels, Counter>,
+    /// One for what was sent, one for what was received.
+    recent: Arc<[Mutex<Option<Recent>>; 2]>,
     retrieval: Histogram,
     hold: Histogram,
     buffer_usage: Level,
@@ -89,6 +102,7 @@ impl ProxyMetrics {
             transfers: Family::default(),
             transfer_bytes: Family::default(),
             retrieved_bytes: Family::default(),
+            recent: Arc::default(),
             retrieval: Histogram::new(TRANSFER_SECONDS),
             hold: Histogram::new(HOLD_SECONDS),
             buffer_usage: Level::default(),
@@ -166,8 +180,18 @@ impl ProxyMetrics {
             way: transfer.way.as_str(),
             reason: transfer.reason.map_or("", |reason| reason.as_str()),
         };
-        self.transfer_bytes.get_or_create(&labels).inc_by(transfer.bytes);
-        self.transfers.get_or_create(&labels).inc();
+        let mut recent = self.recent[usize::from(transfer.direction == Direction::Sent)].lock();
+        let counters = match recent.take() {
+            Some(same) if same.labels == labels => same,
+            _ => Recent {
+                transfers: self.transfers.get_or_create_owned(&labels),
+                bytes: self.transfer_bytes.get_or_create_owned(&labels),
+                labels,
+            },
+        };
+        counters.bytes.inc_by(transfer.bytes);
+        counters.transfers.inc();
+        *recent = Some(counters);
         if transfer.direction == Direction::Received && transfer.way == Way::Network {
             let labels = ZoneLabels { zones: transfer.zones.as_str() };
             self.retrieved_bytes.get_or_create(&labels).inc_by(transfer.bytes);

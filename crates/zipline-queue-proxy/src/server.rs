@@ -305,6 +305,7 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
         client: Client::new(client, tasks.clone()),
         edges: Edges::new(),
         capabilities: Capabilities::new(),
+        function: config.function_address().map(Into::into),
         breaker: Breaker::new(config.container_concurrency),
         readiness: Readiness::new(ready),
         lifecycle: Lifecycle::new(),

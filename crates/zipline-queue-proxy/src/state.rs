@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use zipline_buffer::{Delivered, InFlight, Store};
-use zipline_http::Client;
+use zipline_http::{Client, HostPort};
 use zipline_protocol::{BootId, FunctionName, InlineReason, Mode, ReferenceKind, Way};
 use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::Keyring;
@@ -109,6 +109,8 @@ pub struct Transfer {
 pub struct Shared {
     /// The settings, read once from the environment.
     pub config: Config,
+    /// Where the function listens; `None` for a queue-proxy without a function.
+    pub function: Option<HostPort>,
     /// The tenant's keys.
     pub keyring: Keyring,
     /// What the controller says, where there is one.
@@ -155,12 +157,6 @@ impl Shared {
         // On Knative keys come later, and the data port may be taken. Without either nothing of Zipline is to be noticed.
         let lacks = self.config.needs_keys && (!self.keyring.can_seal() || self.data_addresses.is_empty());
         if lacks { Mode::Off } else { self.config.mode.min(self.guidance.mode()) }
-    }
-
-    /// Where the function listens; `None` for a queue-proxy without a function.
-    #[must_use]
-    pub fn function_address(&self) -> Option<SocketAddr> {
-        self.config.function_address()
     }
 
     /// How a holder's zone, as its reference names it, stands to the one of this process.

@@ -204,7 +204,7 @@ async fn answer(
     if *incoming.method() == http::Method::CONNECT {
         return Err(no_tunnels().into());
     }
-    let function = shared.function_address().ok_or_else(|| {
+    let function = shared.function.clone().ok_or_else(|| {
         Failure::caller(
             ErrorCode::NotFound,
             "this queue-proxy has no function; it serves a process started by zipline run",
@@ -220,7 +220,7 @@ async fn answer(
     if let Some(witness) = &witness {
         witness.calling();
     }
-    let target = Target { addr: function.into(), protocol: Protocol::like(request.version()) };
+    let target = Target { addr: function, protocol: Protocol::like(request.version()) };
     let peer = request.extensions().get::<PeerAddr>().map(|peer| peer.0.ip());
     zipline_http::proxy::request_for_upstream(&mut request, peer);
     if zipline_http::hop::is_upgrade(&request) {

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
@@ -33,7 +34,8 @@ pub(super) struct Wanted {
     pub(super) witness: Witnessed,
 }
 
-/// Finishes the function's response. The slot is given back when its body has ended; the deadline ends it at the latest.
+/// Finishes the function's response. The slot is given back when its body has ended, or is here as a
+/// whole; the deadline ends it at the latest.
 pub(super) async fn finish(
     shared: &Arc<Shared>,
     response: Response<Body>,
@@ -45,8 +47,7 @@ pub(super) async fn finish(
     zipline_http::proxy::response_for_downstream(&mut response);
     let (mut parts, body) = response.into_parts();
     if wanted.accept.is_none() {
-        let body = watch(body, slot, record(shared, None));
-        return Response::from_parts(parts, deadline::bound(body, deadline));
+        return Response::from_parts(parts, inline(shared, body, None, (slot, deadline)));
     }
     let (reason, body) = match Box::pin(decide(shared, &parts, body, &wanted)).await {
         Ok((nonce, body)) => {
@@ -67,13 +68,29 @@ pub(super) async fn finish(
                 Err((reason, body)) => (Some(reason), body),
             }
         }
-        Err(inline) => inline,
+        Err(inlined) => inlined,
     };
     if reason.is_some() {
         witness::responded(&wanted.witness, reason, body.exact_length());
     }
-    let body = watch(body, slot, record(shared, reason));
-    Response::from_parts(parts, deadline::bound(body, deadline))
+    Response::from_parts(parts, inline(shared, body, reason, (slot, deadline)))
+}
+
+/// The function's body as it is.
+fn inline(
+    shared: &Arc<Shared>,
+    body: Body,
+    reason: Option<InlineReason>,
+    (slot, deadline): (Slot, Option<Instant>),
+) -> Body {
+    let told = record(shared, reason);
+    if let Some(bytes) = body.whole_length() {
+        // The function has nothing more to do with it, and nothing can break it off.
+        drop(slot);
+        told(Ended { bytes, elapsed: Duration::ZERO, whole: true });
+        return body;
+    }
+    deadline::bound(watch(body, slot, told), deadline)
 }
 
 /// `Ok`: defer, bound to the nonce. `Err`: inline, for a reason if the caller would take a reference.

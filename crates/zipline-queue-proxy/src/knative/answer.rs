@@ -63,6 +63,11 @@ pub(super) async fn finish(
         passage.completed();
         return Response::from_parts(parts, body);
     }
+    if let (Some(bytes), true) = (body.whole_length(), read.is_empty()) {
+        passage.sent(usize::try_from(bytes).unwrap_or(usize::MAX));
+        passage.completed();
+        return Response::from_parts(parts, body);
+    }
     let announced = parts.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let left = announced.or_else(|| body.exact_length().filter(|_| read.is_empty()));
     let body = Answer { read, body, left, clock, sleep: None, passage: Some(passage), state: State::Running };

@@ -17,7 +17,6 @@ import (
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	sksresources "knative.dev/serving/pkg/reconciler/serverlessservice/resources"
 
-	"zipline.internal/interop/knative/internal/relay"
 	"zipline.internal/interop/knative/internal/wire"
 )
 

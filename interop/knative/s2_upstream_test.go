@@ -240,6 +240,15 @@ var upstream = []*scenario{
 		run: func(r *run) {
 			r.function(r.echo)
 			r.start()
+			upgradeToH2(r, "PUT", strings.Repeat("0123456789", 6_000))
+		},
+		broken: passes("function got body", func(r *http.Request) { r.Body, r.ContentLength = http.NoBody, 0 }),
+	},
+	{
+		id: "K2.11-02", title: "so does one that is longer than a first window",
+		run: func(r *run) {
+			r.function(r.echo)
+			r.start()
 			upgradeToH2(r, "PUT", strings.Repeat("0123456789", 30_000))
 		},
 		broken: passes("function got body", func(r *http.Request) { r.Body, r.ContentLength = http.NoBody, 0 }),

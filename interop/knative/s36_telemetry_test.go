@@ -2,6 +2,7 @@ package interop
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"sort"
@@ -172,11 +173,15 @@ var telemetry = []*scenario{
 			r.function(ok)
 			r.start(observed(map[string]any{"tracing": map[string]any{"protocol": "stdout", "samplingRate": 1}}), "CONTAINER_CONCURRENCY=1")
 			r.Do(wire.Request{Port: mainPort})
-			lines := r.process.WaitLines(4, 12*time.Second, func(line string) bool { return spanName.MatchString(line) })
 			found := map[string]bool{}
-			for _, line := range lines {
-				found[spanName.FindStringSubmatch(line)[1]] = true
-			}
+			r.process.WaitLines(4, 12*time.Second, func(line string) bool {
+				var span struct{ Name, SpanContext any }
+				if json.Unmarshal([]byte(line), &span) != nil || span.SpanContext == nil {
+					return false
+				}
+				found[fmt.Sprint(span.Name)] = true
+				return true
+			})
 			for _, name := range []string{"kn.queueproxy.proxy", "kn.queueproxy.wait"} {
 				r.Note("span "+name, "%v", found[name])
 			}
@@ -196,8 +201,6 @@ var telemetry = []*scenario{
 		broken: settings("ended", "OBSERVABILITY_CONFIG", "{}"),
 	},
 }
-
-var spanName = regexp.MustCompile(`"Name": ?"([^"]+)"`)
 
 // dropBlue loses a tag from the metrics.
 func dropBlue(response *http.Response) {

@@ -16,6 +16,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 pub fn strip_request(headers: &mut HeaderMap) {
     let trailers = has_token(headers, &TE, "trailers");
     strip(headers);
+    headers.remove(PROXY_AUTHENTICATE);
     headers.remove(PROXY_AUTHORIZATION);
     headers.remove(TE);
     if trailers {

@@ -14,7 +14,7 @@ use crate::body::Body;
 use crate::hop;
 use crate::serve::HTTP1_BUFFER_BYTES;
 use http::header::EXPECT;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -286,7 +286,9 @@ async fn exchange(
         return Ok(response.map(|_| Body::empty()));
     }
     let finish = ToPool { inner: Arc::clone(inner), addr: addr.clone(), connection };
-    let (parts, incoming) = response.into_parts();
+    let (mut parts, incoming) = response.into_parts();
+    // A version belongs to one hop: a peer of HTTP/1.0 is no reason to speak it to anyone else.
+    parts.version = Version::HTTP_11;
     Ok(Response::from_parts(parts, response_body(incoming, false, exchange, finish).await))
 }
 

@@ -1,8 +1,8 @@
 //! The upgrade from HTTP/1.1 to h2c, which old clients use and HTTP/2 itself has given up.
 //!
 //! The request that asks for it becomes stream 1 of the HTTP/2 connection: the server reads, after the client's settings,
-//! frames that stand for it. Its body is read first, into memory and up to [`BODY_MAX`], as Go's servers do (without a
-//! bound there); a larger one is refused with 413.
+//! frames that stand for it. Its body is read first, into memory, as Go's servers do; without a bound there, here up to
+//! [`BODY_MAX`]. A request whose body may be longer is answered as what it is: a server need not follow an upgrade.
 //!
 //! # Source
 //! RFC 7540, 3.2; `golang.org/x/net/http2/h2c`.
@@ -12,15 +12,15 @@ use std::io;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use http::header::{CONNECTION, HOST, HeaderName, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use zipline_http::{Body, PeerAddr, Rewind, hop, serve_connection, text_response, upgrade};
 
 use super::chain::Chain;
 
-/// Largest body of a request that asks for the upgrade, in bytes.
-const BODY_MAX: usize = 16 * 1024 * 1024;
+/// Largest body of a request that asks for the upgrade, in bytes: what stream 1 takes before its first window update.
+const BODY_MAX: usize = 65_535;
 const SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const FRAME_HEAD: usize = 9;
@@ -36,6 +36,19 @@ pub(super) fn is_upgrade(request: &Request<Body>) -> bool {
         && hop::has_token(request.headers(), &UPGRADE, "h2c")
         && hop::has_token(request.headers(), &CONNECTION, "http2-settings")
         && has_settings(request.headers())
+        && fits(request.headers())
+}
+
+/// Whether the body is known to be short enough to stand in the first window.
+fn fits(headers: &HeaderMap) -> bool {
+    !headers.contains_key(TRANSFER_ENCODING)
+        && headers.get(CONTENT_LENGTH).is_none_or(|length| {
+            length
+                .to_str()
+                .ok()
+                .and_then(|text| text.parse::<usize>().ok())
+                .is_some_and(|length| length <= BODY_MAX)
+        })
 }
 
 /// Whether there are settings, once, that can be read; a request without them is an ordinary one.
@@ -180,6 +193,14 @@ mod tests {
         };
         assert!(is_upgrade(&build(&full)));
         assert!(!is_upgrade(&build(&full[..2])));
+        for (name, value, expected) in [
+            ("content-length", "65535", true),
+            ("content-length", "65536", false),
+            ("transfer-encoding", "chunked", false),
+        ] {
+            let [one, two, three] = full;
+            assert_eq!(is_upgrade(&build(&[one, two, three, (name, value)])), expected, "{name}: {value}");
+        }
         for settings in ["!!!", "AAMAAAB", "AAMAAABkAA"] {
             assert!(!is_upgrade(&build(&[full[0], full[1], ("http2-settings", settings)])), "{settings}");
         }

@@ -2,7 +2,8 @@
 //!
 //! Three parts. `ledger` is a pure state machine that decides (budget, waiters, payload and lease states, expiry;
 //! `docs/protocol.md` sections 6.4 and 6.5); `segment` is the memory itself, accounted until its last byte is let go;
-//! [`Store`] is the asynchronous face over both. [`InFlight`] is the second budget of a process: bytes passing through.
+//! [`Store`] is the asynchronous face over both. [`InFlight`] is the second budget of a process: bytes passing through;
+//! [`Recycler`] gives those the same few buffers again and again.
 //!
 //! Nothing here spawns tasks. The owner of a [`Store`] drives [`Store::run_expiry`].
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@ mod content;
 mod error;
 mod in_flight;
 mod ledger;
+mod recycle;
 mod segment;
 mod store;
 
@@ -21,4 +23,5 @@ pub use config::{
 };
 pub use error::{AckError, BeginError, Gone, InFlightError, LeaseError, ReadError, ReleaseError, WriteError};
 pub use in_flight::{InFlight, Permit};
+pub use recycle::{Passage, Recycler};
 pub use store::{PayloadGuard, PayloadReader, PayloadWriter, Store};

@@ -7,6 +7,7 @@ mod grant;
 mod intake;
 mod pool;
 mod retrieval;
+mod wire;
 
 pub use body::{Outcome, RetrievalBody, RetrievalOutcome};
 pub use retrieval::Retrieval;
@@ -46,8 +47,13 @@ pub struct RetrieverConfig {
     pub max_idle_per_address: usize,
     /// Idle connections kept in all; further ones are closed.
     pub max_idle: usize,
-    /// An idle connection is not used again after this time.
+    /// An idle connection is closed after this time.
     pub idle_timeout: Duration,
+    /// Size of the buffers that answers are read into.
+    pub buffer_bytes: usize,
+    /// Buffers kept for the next answers; further ones are freed when they were read out. None is kept that was not used for
+    /// half a minute.
+    pub max_warm_buffers: usize,
 }
 
 impl Default for RetrieverConfig {
@@ -62,6 +68,8 @@ impl Default for RetrieverConfig {
             max_idle_per_address: 32,
             max_idle: 1024,
             idle_timeout: Duration::from_secs(60),
+            buffer_bytes: 1 << 20,
+            max_warm_buffers: 8,
         }
     }
 }
@@ -93,16 +101,26 @@ struct Shared {
     keyring: Keyring,
     tasks: Tasks,
     config: RetrieverConfig,
-    /// Shared with the tasks that drive connections, which close the idle ones when their owner stops.
+    /// Shared with the task that closes what is idle for too long, and everything when its owner stops.
     pool: Arc<Pool>,
 }
 
 impl Retriever {
-    /// A retriever that proves with `keyring` and runs its connections, acknowledgements and cancellations as tasks of
-    /// `tasks`.
+    /// A retriever that proves with `keyring` and runs its acknowledgements and cancellations as tasks of `tasks`. Idle
+    /// connections are closed when those are asked to stop.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
     #[must_use]
     pub fn new(keyring: Keyring, tasks: Tasks, config: RetrieverConfig) -> Self {
         let pool = Arc::new(Pool::new(&config));
+        let (stop, idle) = (tasks.token(), Arc::clone(&pool));
+        drop(tasks.spawn("idle retrieval connections", async move {
+            tokio::select! {
+                () = stop.cancelled() => idle.close(),
+                () = idle.run_expiry() => {}
+            }
+        }));
         Self { shared: Arc::new(Shared { keyring, tasks, config, pool }) }
     }
 

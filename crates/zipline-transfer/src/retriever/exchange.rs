@@ -1,28 +1,18 @@
 //! One proven request to a holder and its proven answer.
 
 use super::Shared;
-use super::connect::{Stream, connect};
+use super::connect::connect;
 use super::pool::Connection;
+use super::wire::{Head, Wire, WireError};
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind, code_of_status};
-use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderValue, TE};
-use http::{Method, Request, Response};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::HeaderMap;
+use std::future::poll_fn;
+use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
-use std::sync::Arc;
-use tokio::io::{AsyncRead, AsyncWrite};
 use zipline_protocol::data::{DataRequest, Operation};
 use zipline_protocol::{BootId, KeyId, LeaseId, PayloadId, Record, header};
 use zipline_seal::{SignedRequest, new_nonce};
 
-/// Longest trailer section, in bytes: the longest trailers in base64url and the final record's own line.
-const SECTION_MAX: usize = 64 * 1024;
-/// Most header fields of an answer.
-const FIELDS_MAX: usize = 64;
 /// Longest problem document that is read so that its connection can be used again.
 const PROBLEM_MAX: usize = 4 * 1024;
 
@@ -54,8 +44,8 @@ impl Holder {
 pub(super) struct Answer {
     /// The payload's length, if it is known.
     pub(super) length: Option<u64>,
-    pub(super) body: Incoming,
     pub(super) signed: SignedRequest,
+    /// The answer's body follows on it.
     pub(super) connection: Connection,
 }
 
@@ -63,7 +53,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) enum ExchangeError {
     /// The connection broke; another one may do better.
-    Broken(hyper::Error),
+    Broken(io::Error),
     /// Another try would end the same way, or nothing could be connected.
     Final(RetrieveError),
 }
@@ -80,12 +70,8 @@ pub(super) async fn checkout(
     holder: &Holder,
     fresh: bool,
 ) -> Result<(Connection, bool), ExchangeError> {
-    if !fresh {
-        while let Some(mut connection) = shared.pool.take(&holder.addresses, holder.certificate) {
-            if connection.sender.ready().await.is_ok() {
-                return Ok((connection, true));
-            }
-        }
+    if !fresh && let Some(connection) = shared.pool.take(&holder.addresses, holder.certificate) {
+        return Ok((connection, true));
     }
     let certificate = holder.certificate;
     let connected = connect(&holder.addresses, certificate, &shared.config).await;
@@ -93,40 +79,7 @@ pub(super) async fn checkout(
         let kind = Kind::Connect { addresses: holder.addresses.clone() };
         ExchangeError::Final(RetrieveError::new(kind).with_source(error))
     })?;
-    let sender = match stream {
-        Stream::Plain(stream) => drive(shared, stream).await,
-        Stream::Tls(stream) => drive(shared, stream).await,
-    };
-    let sender = sender.map_err(ExchangeError::Broken)?;
-    Ok((Connection { sender, address, certificate }, false))
-}
-
-/// Speaks HTTP over `stream`, as a task.
-async fn drive<T>(shared: &Shared, stream: T) -> hyper::Result<http1::SendRequest<Empty<Bytes>>>
-where
-    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let handshake = http1::Builder::new()
-        .max_header_size(SECTION_MAX)
-        .max_headers(FIELDS_MAX)
-        .handshake(TokioIo::new(stream));
-    let (sender, driver) = handshake.await?;
-    let (stop, pool) = (shared.tasks.token(), Arc::clone(&shared.pool));
-    drop(shared.tasks.spawn("retrieval connection", async move {
-        let mut driver = pin!(driver);
-        let ended = tokio::select! {
-            ended = &mut driver => ended,
-            () = stop.cancelled() => {
-                // Connections in use go on to their end, idle ones have none to wait for.
-                pool.close();
-                driver.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "retrieval connection broke");
-        }
-    }));
-    Ok(sender)
+    Ok((Connection { wire: Wire::new(stream, shared.pool.recycler()), address, certificate }, false))
 }
 
 /// Sends one request over `connection`. An answer that refuses becomes an error, if it is proven, and the connection goes
@@ -149,28 +102,24 @@ pub(super) async fn send(
     };
     let signed = shared.keyring.sign_request(operation, &mut asked).map_err(|_| Kind::NoKey)?;
     let request = build(operation, connection.address, &signed);
-    let response = connection.sender.send_request(request).await.map_err(|error| {
-        if error.is_parse() {
-            // Whoever answers does not speak HTTP: a port with TLS, to which this is no connection.
+    let head = connection.wire.ask(&request).await.map_err(|error| match error {
+        WireError::Broken(error) => ExchangeError::Broken(error),
+        // Whoever answers does not speak HTTP: a port with TLS, to which this is no connection.
+        error @ WireError::NotHttp(_) => {
             let kind = Kind::Connect { addresses: holder.addresses.clone() };
-            return ExchangeError::Final(RetrieveError::new(kind).with_source(error));
+            ExchangeError::Final(RetrieveError::new(kind).with_source(error))
         }
-        ExchangeError::Broken(error)
     })?;
-    let status = response.status().as_u16();
-    let length = match proven_length(&signed, &response) {
-        Ok(length) => length,
-        Err(kind) => return Err(kind.into()),
-    };
+    let status = head.status.as_u16();
+    let length = proven_length(&signed, &head)?;
     let expected = if operation == Operation::Retrieve { 200 } else { 204 };
-    let body = response.into_body();
     if status != expected {
-        if Limited::new(body, PROBLEM_MAX).collect().await.is_ok() {
+        if read_off(&mut connection.wire).await {
             shared.pool.put(connection);
         }
         return Err(Kind::Refused { status, code: code_of_status(status) }.into());
     }
-    Ok(Answer { length, body, signed, connection })
+    Ok(Answer { length, signed, connection })
 }
 
 /// Acknowledges or cancels: one request over whatever connection there is. There is no time limit here beyond connecting.
@@ -194,29 +143,42 @@ pub(super) async fn tell(
     }
 }
 
-fn build(operation: Operation, address: SocketAddr, signed: &SignedRequest) -> Request<Empty<Bytes>> {
-    let text = |value: &str| HeaderValue::from_str(value).expect("addresses and proofs are header values");
-    let mut request = Request::new(Empty::new());
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = operation.path().parse().expect("the paths of operations are paths");
-    let headers = request.headers_mut();
-    headers.insert(HOST, text(&address.to_string()));
-    headers.insert(TE, HeaderValue::from_static("trailers"));
-    headers.insert(header::AUTH, text(signed.header()));
-    request
+/// Reads a short body to its end, which nobody wants, so that its connection can be used again.
+async fn read_off(wire: &mut Wire) -> bool {
+    let mut read = 0;
+    loop {
+        match poll_fn(|cx| wire.poll_frame(cx)).await {
+            None => return true,
+            Some(Err(_)) => return false,
+            Some(Ok(frame)) => read += frame.data_ref().map_or(0, bytes::Bytes::len),
+        }
+        if read > PROBLEM_MAX {
+            return false;
+        }
+    }
+}
+
+fn build(operation: Operation, address: SocketAddr, signed: &SignedRequest) -> Vec<u8> {
+    format!(
+        "POST {} HTTP/1.1\r\nhost: {address}\r\nte: trailers\r\n{}: {}\r\ncontent-length: 0\r\n\r\n",
+        operation.path(),
+        header::AUTH,
+        signed.header(),
+    )
+    .into_bytes()
 }
 
 /// The payload's length that an answer names, if the answer is proven.
-fn proven_length(signed: &SignedRequest, response: &Response<Incoming>) -> Result<Option<u64>, Kind> {
-    let status = response.status().as_u16();
+fn proven_length(signed: &SignedRequest, head: &Head) -> Result<Option<u64>, Kind> {
+    let status = head.status.as_u16();
     let unproven = Kind::Unauthenticated { status };
-    let length = match (status, single(response.headers(), header::LENGTH)) {
+    let length = match (status, single(&head.headers, header::LENGTH)) {
         (200, Some("*")) => None,
         (200, Some(text)) => Some(text.parse().map_err(|_| Kind::Malformed { part: header::LENGTH })?),
         (200, None) => return Err(unproven),
         _ => Some(0),
     };
-    let proof = single(response.headers(), header::AUTH_REPLY).ok_or(unproven.clone())?;
+    let proof = single(&head.headers, header::AUTH_REPLY).ok_or(unproven.clone())?;
     if signed.verify_reply(status, length, proof) { Ok(length) } else { Err(unproven) }
 }
 

@@ -3,6 +3,7 @@
 use super::Shared;
 use super::exchange::{Answer, ExchangeError, Holder, checkout, send, tell};
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind};
+use std::io;
 use std::pin::pin;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use zipline_protocol::data::Operation;
@@ -12,7 +13,7 @@ use zipline_protocol::limits;
 #[derive(Debug)]
 pub(super) enum GrantError {
     /// The connection broke; another one may do better.
-    Broken(hyper::Error),
+    Broken(io::Error),
     /// The holder could not be connected.
     Unreachable(RetrieveError),
     /// Silent, refused, unproven.

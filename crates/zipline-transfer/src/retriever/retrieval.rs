@@ -18,6 +18,7 @@ use super::body::{RetrievalBody, RetrievalOutcome};
 use super::exchange::{Answer, ExchangeError, Holder, single, tell};
 use super::grant::{GrantError, grant};
 use super::intake::{Expected, Intake};
+use super::wire::WireError;
 use super::{RETRY_PAUSE, RetrieveOptions, Shared};
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind, Source};
 use crate::retriever::pool::Connection;
@@ -25,8 +26,7 @@ use crate::trailers::{self, TrailersError};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::HeaderMap;
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
+use http_body::Frame;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -72,14 +72,13 @@ enum State {
 }
 
 struct Stream {
-    body: Incoming,
     signed: SignedRequest,
     connection: Connection,
 }
 
 impl From<Answer> for State {
-    fn from(Answer { body, signed, connection, .. }: Answer) -> Self {
-        Self::Streaming(Box::new(Stream { body, signed, connection }))
+    fn from(Answer { signed, connection, .. }: Answer) -> Self {
+        Self::Streaming(Box::new(Stream { signed, connection }))
     }
 }
 
@@ -214,7 +213,7 @@ impl Retrieval {
             self.quiet_since = Instant::now();
         }
         let step = match &mut self.state {
-            State::Streaming(stream) => match Pin::new(&mut stream.body).poll_frame(cx) {
+            State::Streaming(stream) => match stream.connection.wire.poll_frame(cx) {
                 Poll::Ready(frame) => self.arrived(frame),
                 Poll::Pending => {
                     ready!(self.poll_quiet(cx));
@@ -247,7 +246,7 @@ impl Retrieval {
         }
     }
 
-    fn arrived(&mut self, frame: Option<Result<Frame<Bytes>, hyper::Error>>) -> Result<(), RetrieveError> {
+    fn arrived(&mut self, frame: Option<Result<Frame<Bytes>, WireError>>) -> Result<(), RetrieveError> {
         let frame = match frame {
             // A body that ends in good form, yet without the final record.
             None => return Err(Kind::FinalRecord.into()),

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as a data port speaks it, from the receiver's side.
 //!
 //! The general client reads into fresh memory and lets the kernel fault it in, which costs more than the transfer itself
-//! (`docs/adr/0008`). Here the bytes of a payload go from the socket into buffers that were used before, and from there to
+//! (`docs/adr/0013`). Here the bytes of a payload go from the socket into buffers that were used before, and from there to
 //! the consumer without a copy.
 //!
 //! One exchange at a time: [`Wire::ask`] sends a request and reads the head of its answer, [`Wire::poll_frame`] reads the

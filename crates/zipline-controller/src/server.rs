@@ -116,7 +116,7 @@ impl Server {
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Some(Duration::from_secs(120)),
             max_concurrent_streams: 8,
-            half_close: false,
+            ..ServeLimits::default()
         };
         let api = Api::new(Arc::new(doors));
         drop(

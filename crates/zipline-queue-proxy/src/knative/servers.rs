@@ -234,7 +234,7 @@ impl KnativeServer {
         self
     }
 
-    /// Serves until `ending` is cancelled, and then through the phases of the end ([`super::shutdown`]).
+    /// Serves until `ending` is cancelled, and then through the phases of the end (the module `shutdown` says which).
     ///
     /// # Cancel safety
     /// Dropping the future leaves the tasks to their owner: cancel the `tasks` of [`KnativeServer::shared`] then.

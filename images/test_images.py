@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -121,7 +120,6 @@ def test_what_cannot_run_in_an_empty_image_is_refused(tmp_path: Path) -> None:
         assert word in error.value.stderr
 
 
-@pytest.mark.skipif(not shutil.which("skopeo"), reason="skopeo is not installed")
 def test_skopeo_reads_it(name: str, tmp_path: Path) -> None:
     source = f"oci-archive:{ARCHIVES[name]}"
     inspected = json.loads(run("skopeo", "inspect", source))
@@ -131,7 +129,6 @@ def test_skopeo_reads_it(name: str, tmp_path: Path) -> None:
     assert "index" in json.loads((tmp_path / "copied" / "manifest.json").read_text())["mediaType"]
 
 
-@pytest.mark.skipif(not shutil.which("umoci"), reason="umoci is not installed")
 def test_umoci_unpacks_it(name: str, layout: Layout, tmp_path: Path) -> None:
     (tmp_path / "layout").mkdir()
     run("tar", "--extract", "--file", str(ARCHIVES[name]), "--directory", str(tmp_path / "layout"))

@@ -14,6 +14,7 @@ mod ids;
 pub mod limits;
 mod record;
 mod reference;
+pub mod sdk;
 pub mod stock;
 mod text;
 pub mod user_agent;

@@ -10,7 +10,7 @@ use serde_json::Value;
 use zipline_testkit::binaries::{cargo, workspace};
 
 /// Every crate with its layer. Crates of one layer know nothing of each other, except as [`SIDEWAYS`] says.
-const LAYERS: [(&str, u32); 15] = [
+const LAYERS: [(&str, u32); 16] = [
     ("zipline-protocol", 0),
     ("zipline-seal", 1),
     ("zipline-buffer", 1),
@@ -22,6 +22,7 @@ const LAYERS: [(&str, u32); 15] = [
     ("zipline-queue-proxy", 3),
     ("zipline-engine", 3),
     ("zipline-controller", 3),
+    ("zipline-sdk", 3),
     ("zipline-bench", 4),
     ("zipline-cli", 4),
     ("zipline-testkit", 9),

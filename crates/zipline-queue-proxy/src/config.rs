@@ -15,16 +15,14 @@ use zipline_protocol::{FunctionName, Mode, limits};
 
 use crate::readiness::Probe;
 
+mod budgets;
 mod read;
 #[cfg(test)]
 mod tests;
 
+pub use budgets::Budgets;
 use read::Reader;
 
-/// Default budget of bytes held.
-pub(crate) const BUDGET_DEFAULT: u64 = 256 * 1024 * 1024;
-/// Default budget of bytes on their way to the function.
-pub(crate) const IN_FLIGHT_DEFAULT: u64 = 64 * 1024 * 1024;
 /// Knative's default for `timeoutSeconds`.
 const TIMEOUT_DEFAULT_SECONDS: u64 = 300;
 /// Shortest token: 16 characters of base64url are 96 bits.
@@ -214,18 +212,18 @@ impl Variables {
 }
 
 impl Config {
-    /// Reads settings from the environment of this process.
+    /// Reads settings from the environment of this process; `budgets` stand where it names none.
     ///
     /// # Errors
     /// [`ConfigError`] with every problem.
-    pub fn from_variables(variables: Variables) -> Result<Self, ConfigError> {
+    pub fn from_variables(variables: Variables, budgets: Budgets) -> Result<Self, ConfigError> {
         let Variables { text, not_text } = variables;
         let mut problems: Vec<String> = not_text
             .into_iter()
             .filter(|name| read::KNOWN.contains(&name.as_str()))
             .map(|name| format!("{name}: is not UTF-8"))
             .collect();
-        match Self::parse(text) {
+        match Self::parse(text, budgets) {
             Ok(config) if problems.is_empty() => Ok(config),
             Ok(_) => Err(ConfigError { problems }),
             Err(error) => {
@@ -235,11 +233,11 @@ impl Config {
         }
     }
 
-    /// Reads settings from `variables`, which stand for an environment.
+    /// Reads settings from `variables`, which stand for an environment; `budgets` stand where it names none.
     ///
     /// # Errors
     /// [`ConfigError`] with every problem.
-    pub fn parse(variables: BTreeMap<String, String>) -> Result<Self, ConfigError> {
+    pub fn parse(variables: BTreeMap<String, String>, budgets: Budgets) -> Result<Self, ConfigError> {
         let mut reader = Reader::new(variables);
         let guest = reader.flag("ZIPLINE_GUEST");
         let listen_ip =
@@ -249,7 +247,7 @@ impl Config {
             reader.problem("ZIPLINE_ADVERTISE", "is needed when ZIPLINE_LISTEN_IP is no single address");
         }
         let user_port = reader.user_port(guest);
-        let budget_bytes = reader.size("ZIPLINE_BUDGET_BYTES", BUDGET_DEFAULT, limits::SEGMENT as u64);
+        let budget_bytes = reader.size("ZIPLINE_BUDGET_BYTES", budgets.held, limits::SEGMENT as u64);
         let config = Self {
             user_port,
             container_concurrency: reader.number("CONTAINER_CONCURRENCY", 0, 0..=1000).unwrap_or(0),
@@ -269,7 +267,7 @@ impl Config {
                 limits::THRESHOLD_MIN,
             ),
             budget_bytes,
-            in_flight_bytes: reader.size("ZIPLINE_INFLIGHT_BYTES", IN_FLIGHT_DEFAULT, limits::SEGMENT as u64),
+            in_flight_bytes: reader.size("ZIPLINE_INFLIGHT_BYTES", budgets.in_flight, limits::SEGMENT as u64),
             digest_max_bytes: reader.size("ZIPLINE_DIGEST_MAX_BYTES", limits::DIGEST_MAX, 0),
             destinations: reader
                 .parsed("ZIPLINE_GATEWAY", "an IP address with a port")

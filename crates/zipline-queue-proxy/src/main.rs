@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-use zipline_queue_proxy::config::{Config, KeySource, Variables};
+use zipline_queue_proxy::config::{Budgets, Config, KeySource, Variables};
 use zipline_queue_proxy::control::{self, DrainOrder, ENGINE_GONE_GRACE, Reports};
 use zipline_queue_proxy::server::Server;
 use zipline_queue_proxy::{knative, process};
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
     if knative::is_called(&variables) {
         return knative::main(variables);
     }
-    let config = Config::from_variables(variables);
+    let config = Config::from_variables(variables, Budgets::of_process());
     let filter = config.as_ref().map_or("info", |config| config.log.as_str());
     if let Err(error) = logs::init(filter, logs::Format::Json) {
         // Without the filter that was asked for, at least this is told.

@@ -5,7 +5,7 @@ const TOKEN: &str = "0123456789abcdefTOKEN";
 fn parse(variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let base = [("USER_PORT", "9000"), ("SERVING_SERVICE", "recog"), ("ZIPLINE_TOKEN", TOKEN)];
     let all = base.iter().chain(variables).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-    Config::parse(all.collect())
+    Config::parse(all.collect(), Budgets::default())
 }
 
 #[test]

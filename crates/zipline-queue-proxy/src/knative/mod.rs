@@ -47,7 +47,7 @@ use zipline_knative::Environment;
 use zipline_knative::logging::Logging;
 use zipline_runtime::signal::Signals;
 
-use crate::config::Variables;
+use crate::config::{Budgets, Variables};
 use crate::process;
 
 pub use probing::TrustFiles;
@@ -79,7 +79,7 @@ pub fn main(variables: Variables) -> ExitCode {
     let logging = Logging::parse(&environment.logging_config, &environment.logging_level);
     let revision = format!("{}/{}", environment.namespace, environment.revision);
     log_lines::init(logging, revision, environment.pod.clone());
-    let config = KnativeConfig::read(environment, &variables);
+    let config = KnativeConfig::read(environment, &variables, Budgets::of_process());
     match process::block_on(run(config)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

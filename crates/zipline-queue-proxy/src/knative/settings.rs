@@ -15,9 +15,7 @@ use zipline_protocol::{FunctionName, Mode, limits};
 use super::probing::TrustFiles;
 use super::timeouts::Timeouts;
 use super::tls::CertificateFiles;
-use crate::config::{
-    Advertise, BUDGET_DEFAULT, Config, Destinations, IN_FLIGHT_DEFAULT, KeySource, Ports, Token, Variables,
-};
+use crate::config::{Advertise, Budgets, Config, Destinations, KeySource, Ports, Token, Variables};
 
 /// The local API and forward proxy, on loopback.
 pub const LOCAL_API_PORT: u16 = 8030;
@@ -66,6 +64,8 @@ pub struct KnativeConfig {
     pub environment: Environment,
     /// What annotations say.
     pub pod: PodSettings,
+    /// What stands where annotations name no budget.
+    pub budgets: Budgets,
     /// Where all but loopback ports listen.
     pub listen_ip: IpAddr,
     /// The fixed ports; 0 is assigned.
@@ -82,14 +82,15 @@ impl KnativeConfig {
     /// What a pod fixes, for `environment`, and the annotations where they are mounted; `variables` say which
     /// certificates the machine trusts.
     ///
-    /// Annotations that cannot be read are told and change nothing.
+    /// Annotations that cannot be read are told and change nothing; `budgets` stand where they name none.
     #[must_use]
-    pub fn read(environment: Environment, variables: &Variables) -> Self {
+    pub fn read(environment: Environment, variables: &Variables, budgets: Budgets) -> Self {
         let text = |name: &str| variables.text.get(name).map(String::as_str);
         let trust = TrustFiles::new(text("SSL_CERT_FILE"), text("SSL_CERT_DIR"));
         Self {
             environment,
             pod: annotations(Path::new(ANNOTATIONS_PATH)),
+            budgets,
             listen_ip: Ipv6Addr::UNSPECIFIED.into(),
             ports: FixedPorts::default(),
             certificate: CertificateFiles {
@@ -129,8 +130,8 @@ impl KnativeConfig {
             // Keys decide whether it is in force.
             mode: pod.mode.unwrap_or(Mode::On),
             threshold_bytes: pod.threshold_bytes.unwrap_or(limits::THRESHOLD_DEFAULT),
-            budget_bytes: pod.budget_bytes.unwrap_or(BUDGET_DEFAULT),
-            in_flight_bytes: pod.in_flight_bytes.unwrap_or(IN_FLIGHT_DEFAULT),
+            budget_bytes: pod.budget_bytes.unwrap_or(self.budgets.held),
+            in_flight_bytes: pod.in_flight_bytes.unwrap_or(self.budgets.in_flight),
             digest_max_bytes: pod.digest_max_bytes.unwrap_or(limits::DIGEST_MAX),
             destinations: Destinations::HostNames,
             // The pod's network namespace is the border.

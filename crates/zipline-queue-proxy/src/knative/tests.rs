@@ -37,7 +37,8 @@ fn variables(user_port: u16, more: &[(&str, &str)]) -> BTreeMap<String, String> 
 
 fn config(user_port: u16, more: &[(&str, &str)]) -> KnativeConfig {
     let environment = Environment::parse(variables(user_port, more)).unwrap();
-    let mut config = KnativeConfig::read(environment, &Variables::default());
+    let mut config =
+        KnativeConfig::read(environment, &Variables::default(), crate::config::Budgets::default());
     config.listen_ip = "127.0.0.1".parse().unwrap();
     config.ports =
         FixedPorts { admin: 0, stats: 0, local_api: 0, data: 0, status: 0, user_metrics: 0, profiling: 0 };

@@ -19,7 +19,7 @@ pub(crate) fn config(variables: &[(&str, &str)]) -> Config {
     for (name, value) in [("ZIPLINE_GUEST", "1"), ("ZIPLINE_TOKEN", TOKEN)].iter().chain(variables) {
         all.insert((*name).to_owned(), (*value).to_owned());
     }
-    Config::parse(all).unwrap()
+    Config::parse(all, crate::config::Budgets::default()).unwrap()
 }
 
 /// Keys of a tenant, the same for every queue-proxy of a test.

@@ -69,6 +69,7 @@ fn config(user_port: u16, observability: &str) -> KnativeConfig {
     KnativeConfig {
         environment,
         pod: PodSettings::default(),
+        budgets: crate::config::Budgets::default(),
         listen_ip: Ipv4Addr::LOCALHOST.into(),
         ports,
         certificate: CertificateFiles {

@@ -10,9 +10,10 @@ use serde_json::Value;
 use zipline_testkit::binaries::{cargo, workspace};
 
 /// Every crate with its layer. Crates of one layer know nothing of each other, except as [`SIDEWAYS`] says.
-const LAYERS: [(&str, u32); 16] = [
+const LAYERS: [(&str, u32); 17] = [
     ("zipline-protocol", 0),
     ("zipline-seal", 1),
+    ("zipline-segment", 1),
     ("zipline-buffer", 1),
     ("zipline-http", 1),
     ("zipline-https", 1),
@@ -30,7 +31,8 @@ const LAYERS: [(&str, u32); 16] = [
 ];
 
 /// Within a layer: who may use whom.
-const SIDEWAYS: [(&str, &str); 3] = [
+const SIDEWAYS: [(&str, &str); 4] = [
+    ("zipline-buffer", "zipline-segment"),
     ("zipline-http", "zipline-runtime"),
     ("zipline-https", "zipline-runtime"),
     ("zipline-https", "zipline-http"),

@@ -1,0 +1,23 @@
+//! The memory payloads lie in: anonymous files that are mapped once and passed on by descriptor.
+//!
+//! - [`Mapping`]: one such file and its pages; made here, or adopted from another process.
+//! - [`SegmentMut`]: the right to write a part of a mapping. Rights can be split and never overlap.
+//! - [`SegmentBytes`]: bytes that were written and do not change any more, with the [`Place`] they lie at, so that a kernel
+//!   call can send them without touching them.
+//! - [`Home`]: where a mapping goes when nobody has a part of it any more.
+//! - [`passing`]: descriptors over Unix sockets.
+//!
+//! A mapping of this process's own is never zeroed: its bytes are the kernel's zeros or those of an earlier payload.
+//! Readers see only what was frozen, which is only what was written.
+//!
+//! This crate has the only code that maps memory, and all of it is in [`mapping`](self) and `handles`.
+
+mod handles;
+mod mapping;
+pub mod passing;
+
+pub use handles::{Home, Place, SegmentBytes, SegmentMut};
+pub use mapping::{Access, AdoptError, HugePages, Mapping};
+
+/// Bytes of one page: what the kernel charges and frees at a time.
+pub const PAGE: usize = 4096;

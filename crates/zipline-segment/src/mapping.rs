@@ -1,0 +1,243 @@
+//! One anonymous file and the one place it is mapped at.
+#![expect(unsafe_code, reason = "mapping memory and giving its pages back")]
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals};
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+
+use crate::PAGE;
+
+/// Segments below this size are not worth a huge page.
+const HUGE_FROM: usize = 4 << 20;
+
+/// Whether large segments ask for huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HugePages {
+    /// Never.
+    Off,
+    /// The kernel is told that they are welcome.
+    Advised,
+}
+
+impl HugePages {
+    /// What works on this machine: the hint is silently useless unless the kernel's setting is `advise` or `always`.
+    #[must_use]
+    pub fn detect() -> Self {
+        let setting = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled");
+        Self::of_setting(setting.as_deref().unwrap_or_default())
+    }
+
+    fn of_setting(setting: &str) -> Self {
+        let chosen = setting.split_whitespace().find(|word| word.starts_with('['));
+        match chosen {
+            Some("[advise]" | "[always]" | "[within_size]" | "[force]") => Self::Advised,
+            _ => Self::Off,
+        }
+    }
+}
+
+/// What an adopted mapping may be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Written and read.
+    ReadWrite,
+    /// Read.
+    ReadOnly,
+}
+
+/// Why a descriptor from elsewhere was not mapped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AdoptError {
+    /// It is nothing whose size is fixed for good, so reading it could end this process.
+    #[error("the descriptor is no memory whose size is sealed")]
+    Unsealed,
+    /// It has fewer bytes than it was said to have.
+    #[error("the descriptor has {actual} bytes, said to be at least {wanted}")]
+    TooShort {
+        /// Bytes said to be there.
+        wanted: usize,
+        /// Bytes there.
+        actual: u64,
+    },
+    /// The kernel refused.
+    #[error("the descriptor cannot be mapped")]
+    Kernel(#[from] io::Error),
+}
+
+/// An anonymous file of fixed size, mapped for as long as this value lives.
+///
+/// Its handles ([`SegmentMut`](crate::SegmentMut), [`SegmentBytes`](crate::SegmentBytes)) own it while there are any.
+pub struct Mapping {
+    fd: OwnedFd,
+    base: NonNull<u8>,
+    capacity: usize,
+    access: Access,
+    /// Bytes from the start that may have pages of their own.
+    touched: AtomicUsize,
+}
+
+// SAFETY: the pages belong to the mapping, wherever it is; nothing about them is tied to a thread.
+unsafe impl Send for Mapping {}
+// SAFETY: `&Mapping` gives no access to the bytes; that is what the handles are for, which keep rights apart.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// A new one of `capacity` bytes, rounded up to whole pages, whose size nobody can change. No page is touched.
+    ///
+    /// # Errors
+    /// What the kernel says: no descriptor or no address space is left.
+    pub fn create(capacity: usize, huge: HugePages) -> io::Result<Self> {
+        let capacity = capacity.max(1).next_multiple_of(PAGE);
+        let fd =
+            rustix::fs::memfd_create("zipline payload", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        rustix::fs::ftruncate(&fd, capacity as u64)?;
+        fcntl_add_seals(&fd, SealFlags::GROW | SealFlags::SHRINK)?;
+        let mapping = Self::map(fd, capacity, Access::ReadWrite, 0)?;
+        if huge == HugePages::Advised && capacity >= HUGE_FROM {
+            // SAFETY: the range is this mapping's own, and the hint changes no content.
+            let advised = unsafe { madvise(mapping.base.as_ptr().cast(), capacity, Advice::LinuxHugepage) };
+            // A hint: where it is refused, pages are small.
+            let _small = advised;
+        }
+        Ok(mapping)
+    }
+
+    /// Maps what another process sent, of which at least `wanted` bytes are to be there.
+    ///
+    /// Only memory whose size is sealed is taken, so that no access can end this process. Its content may still be changed by
+    /// whoever else can write it; treat it as what a peer says.
+    /// # Errors
+    /// See [`AdoptError`].
+    pub fn adopt(fd: OwnedFd, wanted: usize, access: Access) -> Result<Self, AdoptError> {
+        let seals = fcntl_get_seals(&fd).map_err(|_not_memory| AdoptError::Unsealed)?;
+        if !seals.contains(SealFlags::GROW | SealFlags::SHRINK) {
+            return Err(AdoptError::Unsealed);
+        }
+        let actual = u64::try_from(rustix::fs::fstat(&fd).map_err(io::Error::from)?.st_size).unwrap_or(0);
+        let capacity = usize::try_from(actual).ok().filter(|actual| *actual >= wanted.max(1));
+        let Some(capacity) = capacity else { return Err(AdoptError::TooShort { wanted, actual }) };
+        Ok(Self::map(fd, capacity, access, capacity)?)
+    }
+
+    fn map(fd: OwnedFd, capacity: usize, access: Access, touched: usize) -> io::Result<Self> {
+        let protection = match access {
+            Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+            Access::ReadOnly => ProtFlags::READ,
+        };
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing; its size is not zero.
+        let base = unsafe { mmap(std::ptr::null_mut(), capacity, protection, MapFlags::SHARED, &fd, 0) }?;
+        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { fd, base, capacity, access, touched: AtomicUsize::new(touched) })
+    }
+
+    /// Bytes it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// What it may be used for.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        self.access
+    }
+
+    /// Bytes that may have pages of their own: everything up to the last byte ever written or populated, in whole pages.
+    /// Of an adopted one: all.
+    #[must_use]
+    pub fn touched_bytes(&self) -> usize {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_touched(&self, end: usize) {
+        self.touched.fetch_max(end.next_multiple_of(PAGE).min(self.capacity), Ordering::Relaxed);
+    }
+
+    /// From now on nobody else can map it writable or write to it, whatever descriptor they have. Mappings that are
+    /// writable already, ours and those that were made before, stay so.
+    ///
+    /// # Errors
+    /// What the kernel says; it knows this since version 5.1.
+    pub fn seal_future_write(&self) -> io::Result<()> {
+        if fcntl_get_seals(&self.fd)?.contains(SealFlags::FUTURE_WRITE) {
+            return Ok(());
+        }
+        Ok(fcntl_add_seals(&self.fd, SealFlags::FUTURE_WRITE)?)
+    }
+
+    /// Gives the bytes `range` pages now, so that writing them later finds them there. Keeps what they hold.
+    ///
+    /// # Errors
+    /// What the kernel says; no page that was missing can then be counted on.
+    pub fn populate(&self, range: Range<usize>) -> io::Result<()> {
+        let range = self.pages(range);
+        if range.is_empty() {
+            return Ok(());
+        }
+        // SAFETY: the range lies within the mapping.
+        let start = unsafe { self.base.as_ptr().add(range.start) };
+        // SAFETY: the pages are this mapping's own; populating them changes no content.
+        unsafe { madvise(start.cast(), range.len(), Advice::LinuxPopulateWrite) }?;
+        self.note_touched(range.end);
+        Ok(())
+    }
+
+    /// Gives the pages from `start` on back to the kernel; they read as zeros afterwards. Only where nobody has a handle.
+    ///
+    /// # Errors
+    /// What the kernel says; then the pages are kept.
+    pub fn discard_from(&mut self, start: usize) -> io::Result<()> {
+        let start = start.next_multiple_of(PAGE).min(self.capacity);
+        let end = self.touched_bytes();
+        if start < end {
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            fallocate(&self.fd, flags, start as u64, (end - start) as u64)?;
+            self.touched.store(start, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn pages(&self, range: Range<usize>) -> Range<usize> {
+        let end = range.end.min(self.capacity).next_multiple_of(PAGE);
+        let start = range.start.min(end);
+        start - start % PAGE..end
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+}
+
+impl AsFd for Mapping {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: every handle owns the mapping it is of, so no reference to its bytes is left.
+        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.capacity) };
+        debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
+    }
+}
+
+impl fmt::Debug for Mapping {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mapping")
+            .field("capacity", &self.capacity)
+            .field("access", &self.access)
+            .field("touched", &self.touched_bytes())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,9 @@ PYTHON := .venv/bin/python
 STAMPS := build/stamps
 DEMO := examples/video-analytics
 
-.PHONY: help demo test build lint bench bench-proxy test-rust test-demo test-clients test-protocols test-interop test-manifests test-cluster images test-images clean-state
+SOAK_SECONDS ?= 3600
+
+.PHONY: help demo test build lint bench bench-proxy soak sanitize miri test-soak test-rust test-demo test-clients test-protocols test-interop test-manifests test-cluster images test-images clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -18,7 +20,7 @@ help: ## say what there is
 demo: $(STAMPS)/python release ## run the video workflow, deferred and inline, and show what moved (ARGS=--json)
 	$(PYTHON) $(DEMO)/demo.py --zipline target/release/zipline $(ARGS)
 
-test: lint test-rust test-demo test-clients test-manifests test-images test-protocols test-interop ## run every check and every test
+test: lint test-rust sanitize test-soak test-demo test-clients test-manifests test-images test-protocols test-interop ## run every check and every test
 
 build: $(STAMPS)/rust ## build all binaries for development
 	cargo build --workspace --bins
@@ -38,8 +40,21 @@ bench: release ## measure invokes, inline and deferred, of 1 KB to 100 MB
 bench-proxy: release $(STAMPS)/knative $(STAMPS)/bench ## measure our queue-proxy, Knative's and nginx before the same upstream
 	target/release/zipline bench proxy $(ARGS)
 
+soak: release ## an hour of mixed payloads while senders, receivers and links fail at random (SOAK_SECONDS, ARGS=--seed N)
+	@mkdir -p build
+	target/release/zipline-soak --seconds $(SOAK_SECONDS) --json build/soak.json $(ARGS)
+
 test-rust: build ## run the Rust tests
 	cargo test --workspace
+
+test-soak: build ## the same for twenty seconds and with smaller payloads
+	target/debug/zipline-soak --seconds 20 --storm 9 --calm 11 --settle 8 --most-bytes 8000000 --workers 4 --full-rest false --rest 60
+
+sanitize: build ## run the tests of everything that calls unsafe code under AddressSanitizer and LeakSanitizer
+	scripts/sanitize.sh
+
+miri: $(STAMPS)/rust ## run those of its tests that need no kernel in Miri (a nightly toolchain's component)
+	scripts/sanitize.sh miri
 
 test-demo: $(STAMPS)/python ## run the demo's functions and scene without Zipline
 	$(PYTHON) -m pytest -q $(DEMO)/tests

@@ -41,9 +41,11 @@ fn binary(name: &'static str, package: &str) -> Result<PathBuf> {
     if let Some(directory) = given_directory() {
         return Ok(directory.join(name));
     }
-    // target/<profile>/deps/<this test>
-    let test = std::env::current_exe()?;
-    let directory = test.ancestors().nth(2).context("the test lies outside a target directory")?;
+    // target/<profile>/deps/<this test>, or target/<profile>/<this program>
+    let program = std::env::current_exe()?;
+    let directory = program.parent().context("the program lies outside a target directory")?;
+    let directory = if directory.ends_with("deps") { directory.parent() } else { Some(directory) };
+    let directory = directory.context("the test lies outside a target directory")?;
     let path = directory.join(name);
     let mut built = BUILT.lock();
     if !built.contains(&name) {

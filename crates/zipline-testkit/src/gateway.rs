@@ -1,7 +1,7 @@
 //! A minimal gateway: routes by host, counts bytes, and forwards everything else as it is.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -32,7 +32,15 @@ impl PlainGateway {
     /// # Errors
     /// No port.
     pub async fn start() -> Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        Self::start_on(Ipv4Addr::LOCALHOST.into()).await
+    }
+
+    /// The same on a free port of `ip`.
+    ///
+    /// # Errors
+    /// No port.
+    pub async fn start_on(ip: IpAddr) -> Result<Self> {
+        let listener = TcpListener::bind((ip, 0)).await?;
         let address = listener.local_addr()?;
         let (owner, traffic, routes) = (Owner::default(), Arc::<Traffic>::default(), Routes::default());
         let (spawner, table, turn) = (owner.spawner(), Arc::clone(&routes), Arc::new(AtomicUsize::new(0)));

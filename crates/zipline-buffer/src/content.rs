@@ -1,8 +1,9 @@
 //! The bytes of one payload: written once at the end, read at any number of places.
 //!
-//! What is written goes into the *tail*, the block being filled. A reader gets whole pieces of the tail without a copy
-//! as soon as they are worth it ([`SPLIT_MIN`]); fewer bytes are copied for it, so that a payload that trickles does not
-//! end up in thousands of slices. Full blocks and the end of the payload are never copied.
+//! What is written goes into the *tail*, the block being filled. In a mapping it is a piece at once, joined to the one
+//! before it. In ordinary memory a reader gets whole pieces of the tail without a copy as soon as they are worth it
+//! ([`SPLIT_MIN`]); fewer bytes are copied for it, so that a payload that trickles does not end up in thousands of slices.
+//! Full blocks and the end of the payload are never copied.
 //!
 //! The lock is held while bytes are copied in (at most one block) and is never held together with the store's lock.
 use std::collections::VecDeque;
@@ -12,11 +13,12 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use zipline_protocol::data::FinalRecord;
-use zipline_protocol::limits;
+use zipline_segment::SegmentMut;
 
+use crate::block::{Block, HeapBlock};
 use crate::config::Settled;
 use crate::error::{Gone, ReadError};
-use crate::segment::Block;
+use crate::piece::{Piece, Room, Spare};
 
 /// Fewer bytes of an unfinished block are copied for a reader.
 const SPLIT_MIN: usize = 16 * 1024;
@@ -41,24 +43,34 @@ struct Inner {
     start: u64,
     written: u64,
     /// Pieces by their offset, without gaps.
-    pieces: VecDeque<(u64, Bytes)>,
-    tail: Option<Tail>,
+    pieces: VecDeque<(u64, Piece)>,
+    tail: Tail,
     end: Option<FinalRecord>,
 }
 
-struct Tail {
+#[derive(Default)]
+enum Tail {
+    /// None is being filled, or its writer has all of it.
+    #[default]
+    None,
+    Heap(HeapTail),
+    /// What of a mapping is not written yet.
+    Mapped(SegmentMut),
+}
+
+struct HeapTail {
     /// Offset of the first byte that is not a piece yet.
     offset: u64,
     /// Those bytes, and the room behind them.
     buffer: BytesMut,
     /// How much more may be written.
     room: usize,
-    block: Arc<Block>,
+    block: Arc<HeapBlock>,
 }
 
 /// What a reader finds at its place.
 pub(crate) enum Found {
-    Bytes(Bytes),
+    Bytes(Piece),
     /// Not written yet.
     Nothing,
     /// The end of the range, or of the payload.
@@ -81,28 +93,102 @@ impl Content {
     /// Copies as much of `data` as there is room for; returns how much.
     pub(crate) fn append(&self, data: &[u8]) -> usize {
         let mut inner = self.inner.lock();
-        let Some(tail) = &mut inner.tail else { return 0 };
-        let taken = tail.room.min(data.len());
-        tail.buffer.extend_from_slice(&data[..taken]);
-        tail.room -= taken;
-        let full = tail.room == 0;
-        inner.written += taken as u64;
-        if full {
-            inner.close_tail();
-        }
+        let taken = match &mut inner.tail {
+            Tail::None => 0,
+            Tail::Heap(tail) => {
+                let taken = tail.room.min(data.len());
+                tail.buffer.extend_from_slice(&data[..taken]);
+                tail.room -= taken;
+                inner.written += taken as u64;
+                taken
+            }
+            Tail::Mapped(spare) => {
+                let taken = spare.len().min(data.len());
+                spare[..taken].copy_from_slice(&data[..taken]);
+                inner.publish(taken);
+                taken
+            }
+        };
+        inner.close_if_full();
         taken
     }
 
-    /// Adds a block, once the last one is full.
-    pub(crate) fn add_block(&self, block: Arc<Block>, buffer: BytesMut) {
-        let room = usize::try_from(block.bytes()).unwrap_or(usize::MAX);
+    /// Hands at most `most` bytes of the tail's room to the writer, to be given back by [`Self::commit`]. `None`: full.
+    pub(crate) fn reserve(&self, most: usize) -> Option<Spare> {
         let mut inner = self.inner.lock();
-        debug_assert!(inner.tail.is_none(), "blocks are filled one after the other");
-        inner.tail = Some(Tail { offset: inner.written, buffer, room, block });
+        match &mut inner.tail {
+            Tail::None => None,
+            Tail::Heap(tail) => {
+                let most = most.min(tail.room);
+                let piece = tail.buffer.split();
+                if !piece.is_empty() {
+                    let (offset, piece) = (tail.offset, tail.block.slice(piece.freeze()));
+                    tail.offset += piece.len() as u64;
+                    inner.pieces.push_back((offset, Piece::heap(piece)));
+                    let Tail::Heap(again) = &mut inner.tail else { return None };
+                    return Some(again.spare(most));
+                }
+                Some(tail.spare(most))
+            }
+            Tail::Mapped(spare) => {
+                let most = most.min(spare.len());
+                Some(Spare(Room::Mapped(spare.split_to(most))))
+            }
+        }
+    }
+
+    /// Takes back what was reserved, of which the first `written` bytes were written.
+    pub(crate) fn commit(&self, spare: Spare, written: usize) {
+        let mut inner = self.inner.lock();
+        let offset = inner.written;
+        match (&mut inner.tail, spare.0) {
+            (Tail::Heap(tail), Room::Heap(mut bytes)) => {
+                // What was not written goes back in front of the rest.
+                let mut unwritten = bytes.split_off(written);
+                unwritten.unsplit(std::mem::take(&mut tail.buffer));
+                unwritten.clear();
+                tail.buffer = unwritten;
+                tail.offset += written as u64;
+                tail.room -= written;
+                let piece = tail.block.slice(bytes.freeze());
+                inner.pieces.push_back((offset, Piece::heap(piece)));
+                inner.written += written as u64;
+            }
+            (Tail::Mapped(rest), Room::Mapped(mut bytes)) => {
+                let unwritten = bytes.split_off(written);
+                let behind = std::mem::replace(rest, unwritten);
+                rest.rejoin(behind);
+                inner.push_mapped(bytes);
+            }
+            // The payload is gone.
+            _ => return,
+        }
+        inner.close_if_full();
+    }
+
+    /// Adds a block, once the last one is full.
+    pub(crate) fn add_block(&self, block: Block) {
+        let mut inner = self.inner.lock();
+        debug_assert!(matches!(inner.tail, Tail::None), "blocks are filled one after the other");
+        inner.tail = match block {
+            Block::Heap(buffer, block) => {
+                let room = usize::try_from(block.bytes()).unwrap_or(usize::MAX);
+                Tail::Heap(HeapTail { offset: inner.written, buffer, room, block })
+            }
+            Block::Mapped(segment) => Tail::Mapped(segment),
+        };
+    }
+
+    /// Takes bytes that lie in a mapping already.
+    pub(crate) fn adopt(&self, bytes: zipline_segment::SegmentBytes) {
+        let mut inner = self.inner.lock();
+        let offset = inner.written;
+        inner.written += bytes.len() as u64;
+        inner.pieces.push_back((offset, Piece::mapped(bytes)));
     }
 
     /// Lets everything before `start` go, where a block ends. What comes out is to be dropped without a lock.
-    pub(crate) fn evict(&self, start: u64) -> Vec<Bytes> {
+    pub(crate) fn evict(&self, start: u64) -> Vec<Piece> {
         let mut inner = self.inner.lock();
         inner.start = start;
         let count = inner.pieces.partition_point(|(offset, _)| *offset < start);
@@ -120,7 +206,7 @@ impl Content {
     pub(crate) fn clear(&self) {
         let mut inner = self.inner.lock();
         let pieces = std::mem::take(&mut inner.pieces);
-        let tail = inner.tail.take();
+        let tail = std::mem::take(&mut inner.tail);
         drop(inner);
         drop((pieces, tail));
     }
@@ -137,8 +223,14 @@ impl Content {
         self.declared.or_else(|| self.inner.lock().end.as_ref().map(|end| end.length))
     }
 
-    /// The bytes at `position`, at most up to `to`, which a range that began at `from` wants.
-    pub(crate) fn read(&self, from: u64, position: u64, to: Option<u64>) -> Result<Found, ReadError> {
+    /// The bytes at `position`, at most `most` of them and up to `to`, which a range that began at `from` wants.
+    pub(crate) fn read(
+        &self,
+        from: u64,
+        position: u64,
+        to: Option<u64>,
+        most: usize,
+    ) -> Result<Found, ReadError> {
         let mut inner = self.inner.lock();
         if let Some(length) = inner.end.as_ref().map(|end| end.length) {
             if from > length {
@@ -160,32 +252,75 @@ impl Content {
         if position >= inner.written {
             return Ok(Found::Nothing);
         }
-        Ok(inner.find(position, to).map_or(Found::Nothing, Found::Bytes))
+        Ok(inner.find(position, to, most).map_or(Found::Nothing, Found::Bytes))
+    }
+}
+
+impl HeapTail {
+    fn spare(&mut self, most: usize) -> Spare {
+        let mut bytes = std::mem::take(&mut self.buffer);
+        self.buffer = bytes.split_off(most);
+        bytes.resize(most, 0);
+        Spare(Room::Heap(bytes))
     }
 }
 
 impl Inner {
-    fn close_tail(&mut self) {
-        if let Some(mut tail) = self.tail.take() {
-            if !tail.buffer.is_empty() {
-                let piece = tail.buffer.split().freeze();
-                self.pieces.push_back((tail.offset, tail.block.slice(piece)));
-            }
-            tail.block.close(tail.buffer);
+    /// The first `count` bytes of the mapped tail are written.
+    fn publish(&mut self, count: usize) {
+        let Tail::Mapped(spare) = &mut self.tail else { return };
+        let bytes = spare.split_to(count);
+        self.push_mapped(bytes);
+    }
+
+    fn push_mapped(&mut self, bytes: SegmentMut) {
+        if bytes.is_empty() {
+            return;
+        }
+        let offset = self.written;
+        self.written += bytes.len() as u64;
+        let mut piece = Some(bytes.freeze());
+        if let Some((_, last)) = self.pieces.back_mut() {
+            piece = piece.and_then(|piece| last.join(piece).err());
+        }
+        if let Some(piece) = piece {
+            self.pieces.push_back((offset, Piece::mapped(piece)));
         }
     }
 
-    fn find(&mut self, position: u64, to: Option<u64>) -> Option<Bytes> {
-        if let Some(tail) = self.tail.as_mut().filter(|tail| position >= tail.offset) {
+    fn close_if_full(&mut self) {
+        let full = match &self.tail {
+            Tail::None => false,
+            Tail::Heap(tail) => tail.room == 0,
+            Tail::Mapped(spare) => spare.is_empty(),
+        };
+        if full {
+            self.close_tail();
+        }
+    }
+
+    fn close_tail(&mut self) {
+        if let Tail::Heap(mut tail) = std::mem::take(&mut self.tail)
+            && !tail.buffer.is_empty()
+        {
+            let piece = tail.buffer.split().freeze();
+            self.pieces.push_back((tail.offset, Piece::heap(tail.block.slice(piece))));
+        }
+    }
+
+    fn find(&mut self, position: u64, to: Option<u64>, most: usize) -> Option<Piece> {
+        if let Tail::Heap(tail) = &mut self.tail
+            && position >= tail.offset
+        {
             let skip = usize::try_from(position - tail.offset).ok()?;
             if tail.buffer.len() < SPLIT_MIN {
-                let wanted = clip(tail.buffer.len() - skip, position, to);
-                return Some(Bytes::copy_from_slice(&tail.buffer[skip..skip + wanted]));
+                let wanted = clip((tail.buffer.len() - skip).min(most), position, to);
+                return Some(Piece::heap(Bytes::copy_from_slice(&tail.buffer[skip..skip + wanted])));
             }
             let piece = tail.buffer.split().freeze();
             let offset = tail.offset;
             tail.offset += piece.len() as u64;
-            self.pieces.push_back((offset, tail.block.slice(piece)));
+            self.pieces.push_back((offset, Piece::heap(tail.block.slice(piece))));
         }
         let index = self.pieces.partition_point(|(offset, _)| *offset <= position).checked_sub(1)?;
         let (offset, piece) = &self.pieces[index];
@@ -193,7 +328,7 @@ impl Inner {
         if skip >= piece.len() {
             return None;
         }
-        let wanted = clip((piece.len() - skip).min(limits::SEGMENT), position, to);
+        let wanted = clip((piece.len() - skip).min(most), position, to);
         Some(piece.slice(skip..skip + wanted))
     }
 }

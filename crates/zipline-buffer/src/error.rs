@@ -307,7 +307,7 @@ impl ReleaseError {
 }
 
 /// Why bytes may not pass through now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InFlightError {
     /// Too many wait already.
@@ -316,13 +316,30 @@ pub enum InFlightError {
         /// How many wait.
         waiters: usize,
     },
+    /// They have to lie in one piece, and never can.
+    #[error("{length} bytes in one piece are more than the in-flight budget of {budget_bytes} bytes")]
+    TooLarge {
+        /// How many bytes.
+        length: u64,
+        /// The budget.
+        budget_bytes: u64,
+    },
+    /// The kernel has no memory or no descriptor left.
+    #[error("the kernel gives no memory for {length} bytes")]
+    Kernel {
+        /// How many bytes.
+        length: u64,
+        /// What it said.
+        source: std::io::Error,
+    },
 }
 
 impl InFlightError {
     /// The stable code.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::TooMany { .. } => ErrorCode::BufferFull,
+            Self::TooMany { .. } | Self::Kernel { .. } => ErrorCode::BufferFull,
+            Self::TooLarge { .. } => ErrorCode::PayloadTooLarge,
         }
     }
 }

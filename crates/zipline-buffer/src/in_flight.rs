@@ -1,12 +1,16 @@
 //! The budget of bytes that pass through a process without being held.
 //!
-//! First come, first served; at most [`InFlight::WAITERS_MAX`] wait, further ones are refused.
+//! First come, first served; at most [`InFlight::WAITERS_MAX`] wait, further ones are refused. What has to lie in one piece
+//! gets a segment from a [`Shelf`], whose warm memory takes at most half of the budget and always gives way.
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use zipline_segment::{Home, Mapping, SegmentMut};
+
 use crate::error::InFlightError;
+use crate::shelf::Shelf;
 
 /// Bytes per permit of the semaphore, whose counts are 32 bits wide.
 const UNIT_BYTES: u64 = 1_024;
@@ -22,6 +26,7 @@ struct Shared {
     semaphore: Arc<Semaphore>,
     units: u32,
     waiters: AtomicUsize,
+    shelf: Shelf,
 }
 
 /// A share of the budget, given back on drop.
@@ -29,6 +34,20 @@ struct Shared {
 pub struct Permit {
     units: u64,
     _permit: OwnedSemaphorePermit,
+}
+
+/// Where a segment goes: first its share of the budget, so that its memory finds room to be warm.
+struct Returning {
+    permit: Permit,
+    shelf: Shelf,
+}
+
+impl Home for Returning {
+    fn returned(self: Box<Self>, mapping: Mapping) {
+        let Self { permit, shelf } = *self;
+        drop(permit);
+        shelf.give(mapping);
+    }
 }
 
 struct Waiting<'a>(&'a AtomicUsize);
@@ -47,13 +66,11 @@ impl InFlight {
     pub fn new(budget_bytes: u64) -> Self {
         let units = u32::try_from(budget_bytes.div_ceil(UNIT_BYTES).max(1)).unwrap_or(u32::MAX);
         let permits = usize::try_from(units).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self {
-            shared: Arc::new(Shared {
-                semaphore: Arc::new(Semaphore::new(permits)),
-                units,
-                waiters: AtomicUsize::new(0),
-            }),
-        }
+        let semaphore = Arc::new(Semaphore::new(permits));
+        let free = Arc::clone(&semaphore);
+        let half = u64::from(units) * UNIT_BYTES / 2;
+        let shelf = Shelf::new(move || (free.available_permits() as u64 * UNIT_BYTES).min(half));
+        Self { shared: Arc::new(Shared { semaphore, units, waiters: AtomicUsize::new(0), shelf }) }
     }
 
     /// Waits for `bytes` of the budget; more than the whole budget counts as the whole budget.
@@ -74,7 +91,42 @@ impl InFlight {
             .acquire_many_owned(units)
             .await
             .expect("the semaphore is never closed");
+        // Warm memory gives way to used memory.
+        self.shared.shelf.shrink();
         Ok(Permit { units: u64::from(units), _permit: permit })
+    }
+
+    /// Waits for `length` bytes of the budget, and gives memory for them in one piece, warm if there is some. The share and the
+    /// memory come back when the last part of it is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`]'s; [`InFlightError::TooLarge`] if it is more than the budget; [`InFlightError::Kernel`].
+    /// # Cancel safety
+    /// Dropping the future gives up its place.
+    pub async fn segment(&self, length: u64) -> Result<SegmentMut, InFlightError> {
+        let budget_bytes = self.budget_bytes();
+        let too_large = InFlightError::TooLarge { length, budget_bytes };
+        let Some(bytes) = usize::try_from(length).ok().filter(|_| length <= budget_bytes) else {
+            return Err(too_large);
+        };
+        let permit = self.acquire(length).await?;
+        let shelf = &self.shared.shelf;
+        let mapping = shelf.take(bytes).map_err(|source| InFlightError::Kernel { length, source })?;
+        let home = Returning { permit, shelf: shelf.clone() };
+        let mut segment = SegmentMut::whole(mapping, Some(Box::new(home)));
+        segment.truncate(bytes);
+        Ok(segment)
+    }
+
+    /// Keeps warm memory for [`Self::segment`] as it is wanted, and gives it back when it is not. Never resolves; its owner runs
+    /// one of it as a task.
+    pub async fn run_warm(&self) {
+        self.shared.shelf.run().await;
+    }
+
+    /// Bytes of warm memory that wait to be used again; not part of [`Self::used_bytes`].
+    pub fn warm_bytes(&self) -> u64 {
+        self.shared.shelf.warm_bytes()
     }
 
     /// Bytes taken now.
@@ -122,5 +174,26 @@ mod tests {
         assert_eq!(all.bytes(), budget.budget_bytes());
         drop(all);
         assert_eq!((budget.used_bytes(), budget.waiters()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn segments_come_back_warm_and_give_way() {
+        let budget = InFlight::new(4 << 20);
+        let mut segment = budget.segment(1 << 20).await.unwrap();
+        assert_eq!((segment.len(), budget.used_bytes()), (1 << 20, 1 << 20));
+        segment.fill(1);
+        let bytes = segment.freeze();
+        let place = bytes.as_ptr();
+        drop(bytes);
+        assert_eq!((budget.used_bytes(), budget.warm_bytes()), (0, 1 << 20));
+        let again = budget.segment(1 << 20).await.unwrap();
+        assert_eq!(again.as_ptr(), place, "the same memory");
+        drop(again);
+        let all = budget.acquire(4 << 20).await.unwrap();
+        assert_eq!(budget.warm_bytes(), 0, "used and warm memory never exceed the budget");
+        drop(all);
+        let error = budget.segment((4 << 20) + 1).await.unwrap_err();
+        assert_eq!(error.code(), zipline_protocol::ErrorCode::PayloadTooLarge);
+        assert!(error.to_string().contains("4194305 bytes in one piece"), "{error}");
     }
 }

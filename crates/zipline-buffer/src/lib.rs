@@ -1,20 +1,23 @@
 //! Payload memory of one holder: who may occupy how much of it, for how long, and who may read it.
 //!
 //! Three parts. `ledger` is a pure state machine that decides (budget, waiters, payload and lease states, expiry;
-//! `docs/protocol.md` sections 6.4 and 6.5); `segment` is the memory itself, accounted until its last byte is let go;
+//! `docs/protocol.md` sections 6.4 and 6.5); `block` is the memory itself, accounted until its last byte is let go;
 //! [`Store`] is the asynchronous face over both. [`InFlight`] is the second budget of a process: bytes passing through;
-//! [`Recycler`] gives those the same few buffers again and again.
+//! [`Recycler`] gives those the same few buffers again and again, and a [`Shelf`] keeps segments warm for what has to lie in one
+//! piece.
 //!
 //! Nothing here spawns tasks. The owner of a [`Store`] drives [`Store::run_expiry`].
 #![forbid(unsafe_code)]
 
+mod block;
 mod config;
 mod content;
 mod error;
 mod in_flight;
 mod ledger;
+mod piece;
 mod recycle;
-mod segment;
+mod shelf;
 mod store;
 
 pub use config::{
@@ -23,5 +26,7 @@ pub use config::{
 };
 pub use error::{AckError, BeginError, Gone, InFlightError, LeaseError, ReadError, ReleaseError, WriteError};
 pub use in_flight::{InFlight, Permit};
+pub use piece::{Piece, Spare};
 pub use recycle::{Passage, Recycler};
-pub use store::{PayloadGuard, PayloadReader, PayloadWriter, Store};
+pub use shelf::Shelf;
+pub use store::{Charge, PayloadGuard, PayloadReader, PayloadWriter, Store};

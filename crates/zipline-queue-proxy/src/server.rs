@@ -206,6 +206,7 @@ impl Server {
         drop(doors.spawn("admin", serve(admin, Admin::new(Arc::clone(&shared)), limits, doors.clone())));
         drop(doors.spawn("data port", data.run(doors.clone())));
         spawn(&doors, "expiry", shared.store.run_expiry());
+        spawn(&doors, "warm memory", keep_warm(&shared));
         watch_readiness(&shared, &doors, reports.clone());
 
         let Addresses { inbound, api, data, admin } = addresses;
@@ -321,6 +322,12 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
         tasks,
         config,
     }
+}
+
+/// Keeps memory warm for what is retrieved in one piece.
+pub(crate) fn keep_warm(shared: &Shared) -> impl Future<Output = ()> + Send + 'static {
+    let in_flight = shared.in_flight.clone();
+    async move { in_flight.run_warm().await }
 }
 
 /// Probes the function, if there is one, and tells the engine what comes out.

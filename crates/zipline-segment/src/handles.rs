@@ -97,6 +97,16 @@ impl SegmentMut {
         std::mem::replace(self, first)
     }
 
+    /// Takes back what was split off behind it.
+    ///
+    /// # Panics
+    /// If `next` is not what follows it in the same mapping.
+    pub fn rejoin(&mut self, mut next: Self) {
+        assert!(Arc::ptr_eq(&self.lent, &next.lent) && self.end == next.start, "only neighbours are joined");
+        self.end = next.end;
+        self.written |= std::mem::take(&mut next.written);
+    }
+
     /// Gives up what lies behind the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.end = self.end.min(self.start.saturating_add(len));

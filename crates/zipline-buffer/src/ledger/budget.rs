@@ -14,19 +14,21 @@ pub(super) enum Claim {
     Begin { ticket: Ticket, bytes: u64, growth: Growth, admission: Box<Admission> },
     /// More memory for a growing one.
     Grow { ticket: Ticket, bytes: u64, id: PayloadId },
+    /// Memory that is no payload's yet.
+    Grant { ticket: Ticket, bytes: u64 },
 }
 
 impl Claim {
-    fn ticket(&self) -> Ticket {
+    pub(super) fn ticket(&self) -> Ticket {
         match self {
-            Self::Begin { ticket, .. } | Self::Grow { ticket, .. } => *ticket,
+            Self::Begin { ticket, .. } | Self::Grow { ticket, .. } | Self::Grant { ticket, .. } => *ticket,
         }
     }
 
     fn needs(&self) -> (u64, usize) {
         match self {
             Self::Begin { bytes, .. } => (*bytes, 1),
-            Self::Grow { bytes, .. } => (*bytes, 0),
+            Self::Grow { bytes, .. } | Self::Grant { bytes, .. } => (*bytes, 0),
         }
     }
 }
@@ -111,10 +113,10 @@ impl Budget {
         found.is_ok_and(|index| self.queue.remove(index).is_some())
     }
 
-    /// Removes a waiting `begin`, oldest first, whatever it waits for.
-    pub(super) fn refuse_begin(&mut self) -> Option<Ticket> {
-        let index = self.queue.iter().position(|claim| matches!(claim, Claim::Begin { .. }))?;
-        self.queue.remove(index).map(|claim| claim.ticket())
+    /// Removes a waiter that is no payload's yet, oldest first, whatever it waits for.
+    pub(super) fn refuse(&mut self) -> Option<Claim> {
+        let index = self.queue.iter().position(|claim| !matches!(claim, Claim::Grow { .. }))?;
+        self.queue.remove(index)
     }
 
     /// Takes memory for the oldest waiter, if it fits.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use zipline_protocol::PayloadId;
 
+use super::budget::Claim;
 use super::lease::LeaseKey;
 use super::{Effect, Ledger};
 use crate::config::PayloadPhase;
@@ -66,8 +67,12 @@ impl Ledger {
                 }
                 Timer::Lapse(id, key) => self.lapse(now, &id, key),
                 Timer::Drain => {
-                    while let Some(ticket) = self.budget.refuse_begin() {
-                        self.effects.push(Effect::Accepted(ticket, None));
+                    while let Some(claim) = self.budget.refuse() {
+                        let ticket = claim.ticket();
+                        self.effects.push(match claim {
+                            Claim::Grant { .. } => Effect::Granted(ticket, false),
+                            Claim::Begin { .. } | Claim::Grow { .. } => Effect::Accepted(ticket, None),
+                        });
                     }
                     self.grant_memory(now);
                     self.effects.push(Effect::Empty);

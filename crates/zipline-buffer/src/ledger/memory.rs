@@ -151,6 +151,7 @@ impl Ledger {
     pub(crate) fn room(&mut self, id: &PayloadId, serial: Serial) -> Option<Room> {
         let window = self.limits.window_bytes;
         let segment = self.limits.segment_bytes;
+        let large = self.limits.large_bytes;
         let budget_bytes = self.limits.budget_bytes;
         let payload = self.payloads.get_mut(id).filter(|payload| payload.serial == serial)?;
         let declared = payload.length.unwrap_or(u64::MAX);
@@ -181,7 +182,8 @@ impl Ledger {
             }
         }
         if memory.growth == Growth::Whole {
-            let size = left.min(segment).min(memory.reserve);
+            let step = if left >= large { large } else { segment };
+            let size = left.min(step).min(memory.reserve);
             return Some(if size == 0 { Room::TooLarge } else { memory.block(size) });
         }
         let quota = memory.quota();

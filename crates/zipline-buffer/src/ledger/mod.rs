@@ -7,9 +7,10 @@
 //! `running`, `lapsed`, `acknowledged`, as in `docs/protocol.md` section 6.4; see [`lease`].
 //! # Memory
 //! Every byte is charged to the budget from the moment it is promised until its buffer is dropped: first as a payload's
-//! *reserve*, then as a *live* block, which outlives its payload while readers hold slices of it; see [`memory`].
+//! *reserve*, then as a *live* block, which outlives its payload while readers hold slices of it; see [`memory`]. Memory can
+//! also be granted to nobody's payload; payloads that lie in it are charged nothing more; see [`grant`].
 //! # Invariants
-//! - charged = reserves + live blocks <= budget, always; only [`Budget`] changes it, so no transition can break it.
+//! - charged = reserves + live blocks + grants <= budget, always; only [`Budget`] changes it, so no transition can break it.
 //! - Memory is granted first come, first served; nobody overtakes a waiter.
 //! - A payload that was accepted keeps its bytes until a transition above; lack of memory never ends it.
 //! - acknowledged + running leases <= retrievals, late acknowledgements of lapsed leases aside.
@@ -18,6 +19,7 @@
 //! Transitions that others wait for are handed out as [`Effect`]s, which the owner takes after each call.
 mod budget;
 mod expiry;
+mod grant;
 mod lease;
 mod memory;
 mod payload;
@@ -35,6 +37,7 @@ use crate::config::{PayloadInfo, PayloadPhase, Settled};
 use crate::error::{BeginError, Gone, LeaseError};
 use budget::{Budget, Claim};
 use expiry::{Timer, Timers};
+pub(crate) use grant::Granted;
 use lease::LeaseWaiter;
 pub(crate) use lease::{Grant, LeaseKey, LeaseWish, Leased};
 pub(crate) use memory::{Growth, Room};
@@ -55,6 +58,8 @@ pub(crate) struct Limits {
     pub(crate) budget_bytes: u64,
     pub(crate) window_bytes: u64,
     pub(crate) segment_bytes: u64,
+    /// Blocks of payloads that have as many bytes left and whose length is known.
+    pub(crate) large_bytes: u64,
     pub(crate) max_payloads: usize,
     pub(crate) max_waiters: usize,
     pub(crate) leases_per_peer: usize,
@@ -72,6 +77,8 @@ pub(crate) struct Admission {
     pub(crate) ttl: Option<Duration>,
     pub(crate) linger: Duration,
     pub(crate) windowed: bool,
+    /// Its bytes lie in memory that was granted before.
+    pub(crate) adopted: bool,
 }
 
 /// The answer to [`Ledger::begin`].
@@ -88,6 +95,8 @@ pub(crate) enum Effect {
     Accepted(Ticket, Option<Serial>),
     /// A waiting growth ended; the writer tries again.
     Grown(Ticket),
+    /// Memory that was waited for was granted, or refused because the holder drains.
+    Granted(Ticket, bool),
     /// A waiting lease was granted or refused.
     Leased(Ticket, Result<Grant, LeaseError>),
     /// Readers of the payload look at their leases again.
@@ -194,6 +203,7 @@ impl Ledger {
     fn plan(&self, admission: &Admission) -> Result<(u64, Growth), BeginError> {
         let Limits { budget_bytes, window_bytes, segment_bytes, .. } = self.limits;
         match admission.length {
+            _ if admission.adopted => Ok((0, Growth::Whole)),
             Some(length) if admission.windowed => {
                 // Held whole only if another payload's window fits beside it, so that one payload cannot take all.
                 let whole = length <= window_bytes
@@ -234,6 +244,7 @@ impl Ledger {
                     payload.memory.granted(bytes);
                     self.effects.push(Effect::Grown(ticket));
                 }
+                Claim::Grant { ticket, .. } => self.effects.push(Effect::Granted(ticket, true)),
             }
         }
     }

@@ -19,6 +19,7 @@ fn ledger() -> Ledger {
         budget_bytes: BUDGET,
         window_bytes: WINDOW,
         segment_bytes: SEGMENT,
+        large_bytes: SEGMENT,
         max_payloads: 6,
         max_waiters: 4,
         leases_per_peer: 3,
@@ -48,6 +49,7 @@ fn admission(n: u8, length: Option<u64>, retrievals: Retrievals, windowed: bool)
         ttl: Some(Duration::from_secs(40)),
         linger: Duration::ZERO,
         windowed,
+        adopted: false,
     }
 }
 

@@ -3,6 +3,7 @@
 //! One lock guards the ledger, the pool and the tables of those who wait; it is held for decisions, never while bytes
 //! are copied or freed and never across an await. Who waits holds a oneshot; answers are sent under the lock, so that
 //! a wait that is given up knows for certain whether it was answered.
+mod adopt;
 mod drive;
 mod guard;
 mod reader;
@@ -18,19 +19,20 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 use zipline_protocol::{LeaseId, PayloadId, limits};
 
+use crate::block::{Home, LARGE, Pool, Returned};
 use crate::config::{Delivered, LeaseRequest, PayloadInfo, Snapshot, Spec, StoreConfig};
 use crate::content::Content;
 use crate::error::{AckError, BeginError, Gone, LeaseError, ReleaseError};
 use crate::ledger::{
     Admission, Begun, Effect, Grant, LeaseKey, LeaseWish, Leased, Ledger, Limits, Serial, Ticket,
 };
-use crate::segment::{Home, Pool, Returned};
+pub use adopt::Charge;
+
 pub use guard::PayloadGuard;
 pub use reader::PayloadReader;
 use wait::{PendingBegin, PendingLease};
@@ -59,6 +61,7 @@ struct State {
     contents: HashMap<PayloadId, Arc<Content>>,
     begins: HashMap<Ticket, WaitingBegin>,
     growths: HashMap<Ticket, oneshot::Sender<()>>,
+    grants: HashMap<Ticket, oneshot::Sender<bool>>,
     leases: HashMap<Ticket, oneshot::Sender<Result<Grant, LeaseError>>>,
     /// Until when the driver of [`Store::run_expiry`] sleeps; `None`: until it is told.
     wakes_at: Option<Duration>,
@@ -114,6 +117,11 @@ impl Shared {
                         let _unheard = answer.send(());
                     }
                 }
+                Effect::Granted(ticket, granted) => {
+                    if let Some(answer) = state.grants.remove(&ticket) {
+                        let _unheard = answer.send(granted);
+                    }
+                }
                 Effect::Leased(ticket, outcome) => {
                     if let Some(answer) = state.leases.remove(&ticket) {
                         let _unheard = answer.send(outcome);
@@ -152,7 +160,7 @@ impl Shared {
 
 impl Home for Shared {
     fn block_dropped(&self, returned: Returned) {
-        let unused: Option<BytesMut> = self.with(|state, now| {
+        let unused = self.with(|state, now| {
             state.ledger.block_dropped(now, &returned.payload, returned.serial, returned.bytes);
             let unused = returned.into_pool(now, &mut state.pool);
             if let Some(at) = state.pool.cools_at()
@@ -174,19 +182,20 @@ impl Store {
             budget_bytes: config.budget_bytes,
             window_bytes: config.window_bytes,
             segment_bytes: limits::SEGMENT as u64,
+            large_bytes: LARGE,
             max_payloads: config.max_payloads,
             max_waiters: config.max_waiters,
             leases_per_peer: limits::LEASES_PER_PEER,
             spent_remembered: limits::SPENT_REMEMBERED,
             lease_lapse: limits::LEASE_LAPSE,
         });
-        let warm = usize::try_from(config.budget_bytes / 4).unwrap_or(usize::MAX) / limits::SEGMENT;
         let state = State {
             ledger,
-            pool: Pool::new(config.budget_bytes, warm),
+            pool: Pool::new(config.budget_bytes, config.budget_bytes / 4),
             contents: HashMap::new(),
             begins: HashMap::new(),
             growths: HashMap::new(),
+            grants: HashMap::new(),
             leases: HashMap::new(),
             wakes_at: None,
         };
@@ -202,9 +211,9 @@ impl Store {
         }
     }
 
-    /// Keeps at most `segments` warm segments for reuse, always within the budget; frees what is more.
-    pub fn keep_warm(&self, segments: usize) {
-        let discarded = self.shared.with(|state, _| state.pool.keep(segments));
+    /// Keeps at most `bytes` of warm memory for reuse, always within the budget; frees what is more.
+    pub fn keep_warm(&self, bytes: u64) {
+        let discarded = self.shared.with(|state, _| state.pool.keep(bytes));
         drop(discarded);
     }
 
@@ -225,7 +234,7 @@ impl Store {
         async move {
             let Spec { id, kind, length, retrievals, ttl, linger, wait, windowed } = spec;
             let content = Arc::new(Content::new(length));
-            let admission = Admission { id, kind, length, retrievals, ttl, linger, windowed };
+            let admission = Admission { id, kind, length, retrievals, ttl, linger, windowed, adopted: false };
             let begun = shared.with(|state, now| {
                 let begun = state.ledger.begin(now, admission, wait.is_some())?;
                 let (answer, answered) = oneshot::channel();

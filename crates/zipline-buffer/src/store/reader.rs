@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use zipline_protocol::data::FinalRecord;
+use zipline_protocol::limits;
 
 use super::Shared;
 use crate::content::{Content, Found};
 use crate::error::ReadError;
 use crate::ledger::Grant;
+use crate::piece::Piece;
 
 /// The reading end of one lease. Dropping it leaves a receiver's lease running until it lapses, so that the receiver can
 /// resume.
@@ -42,19 +44,30 @@ impl PayloadReader {
         self.position
     }
 
-    /// The next bytes, never empty, at most `SEGMENT` of them and without a copy; `None` at the end of the range or of
-    /// the payload. Waits for bytes that are not written yet. Each call that yields is progress of the lease.
+    /// As [`Self::next_piece`], at most `SEGMENT` bytes.
+    ///
+    /// # Errors
+    /// See [`ReadError`]; nothing follows an error.
+    /// # Cancel safety
+    /// Yes: bytes are taken only when the future is ready.
+    pub async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
+        self.next_piece(limits::SEGMENT).await.map(|piece| piece.map(Bytes::from))
+    }
+
+    /// The next bytes, never empty, at most `most` of them and without a copy; `None` at the end of the range or of the
+    /// payload. Waits for bytes that are not written yet. Each call that yields is progress of the lease.
     ///
     /// The bytes stay charged to the budget until they are dropped.
     /// # Errors
     /// See [`ReadError`]; nothing follows an error.
     /// # Cancel safety
     /// Yes: bytes are taken only when the future is ready.
-    pub async fn next(&mut self) -> Option<Result<Bytes, ReadError>> {
+    pub async fn next_piece(&mut self, most: usize) -> Option<Result<Piece, ReadError>> {
+        let most = most.max(1);
         tokio::task::coop::consume_budget().await;
         loop {
             let content = Arc::clone(&self.content);
-            match content.read(self.from, self.position, self.to) {
+            match content.read(self.from, self.position, self.to, most) {
                 Ok(Found::Bytes(bytes)) => {
                     let position = self.position + bytes.len() as u64;
                     if let Err(error) = self.progress(position) {
@@ -70,7 +83,7 @@ impl PayloadReader {
             let mut readable = std::pin::pin!(content.readable.notified());
             readable.as_mut().enable();
             // What came between looking and listening would not be heard.
-            if let Ok(Found::Nothing) = content.read(self.from, self.position, self.to)
+            if let Ok(Found::Nothing) = content.read(self.from, self.position, self.to, most)
                 && let Err(error) = self.starve(readable).await
             {
                 return Some(Err(error));

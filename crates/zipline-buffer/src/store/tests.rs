@@ -1,4 +1,5 @@
 mod growing;
+mod placed;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -21,7 +22,7 @@ fn store(budget_bytes: u64, window_bytes: u64) -> Store {
     let config =
         StoreConfig { window_bytes, digest_max_bytes: MIB, ..StoreConfig::with_budget(budget_bytes) };
     let store = Store::new(config);
-    store.keep_warm(4);
+    store.keep_warm(4 * SEGMENT);
     store
 }
 

@@ -3,20 +3,22 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use zipline_protocol::PayloadId;
 use zipline_protocol::data::FinalRecord;
+use zipline_segment::SegmentBytes;
 
 use super::Shared;
 use super::wait::PendingGrowth;
+use crate::block::{Block, Charged};
 use crate::config::Complete;
 use crate::content::Content;
 use crate::error::{Gone, WriteError};
 use crate::ledger::{Room, Serial};
-use crate::segment::Block;
+use crate::piece::Spare;
 
 /// The writing end of one payload. Dropping it before [`Self::finish`] aborts the payload.
 pub struct PayloadWriter {
@@ -103,6 +105,66 @@ impl PayloadWriter {
         if alive { Ok(()) } else { Err(self.gone()) }
     }
 
+    /// Memory of the payload for the writer to fill by itself, at least one byte and at most `most`; what was written is told
+    /// by [`Self::commit`]. Waits for memory as [`Self::write`] does. Never more than a declared length leaves.
+    ///
+    /// # Errors
+    /// See [`WriteError`]; [`WriteError::TooLong`] also when a declared length is reached already.
+    /// # Cancel safety
+    /// Dropping the future gives up its place. A spare that is dropped without a commit leaves the payload torn.
+    pub async fn reserve(&mut self, most: usize) -> Result<Spare, WriteError> {
+        if self.torn {
+            return Err(WriteError::Torn);
+        }
+        let left = self.declared.map_or(u64::MAX, |declared| declared - self.written);
+        let most = most.max(1).min(usize::try_from(left).unwrap_or(usize::MAX));
+        if most == 0 {
+            return Err(WriteError::TooLong { declared: self.written });
+        }
+        loop {
+            if let Some(gone) = self.content.gone.get() {
+                return Err(WriteError::Gone(*gone));
+            }
+            if let Some(spare) = self.content.reserve(most) {
+                self.torn = true;
+                return Ok(spare);
+            }
+            self.make_room().await?;
+        }
+    }
+
+    /// The first `written` bytes of `spare` are the payload's next ones.
+    ///
+    /// # Errors
+    /// [`WriteError::Gone`]: nobody can read them any more.
+    /// # Panics
+    /// If more was written than there was room for.
+    pub fn commit(&mut self, spare: Spare, written: usize) -> Result<(), WriteError> {
+        assert!(written <= spare.len(), "{written} bytes do not fit into {}", spare.len());
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&spare[..written]);
+        }
+        self.content.commit(spare, written);
+        self.written += written as u64;
+        self.torn = false;
+        self.content.readable.notify_waiters();
+        let (id, serial, written) = (self.id, self.serial, self.written);
+        let alive = self.shared.with(|state, _| state.ledger.advance(&id, serial, written));
+        if alive { Ok(()) } else { Err(self.gone()) }
+    }
+
+    /// Takes all of the payload's bytes, which lie in memory of its own.
+    pub(super) fn adopt(&mut self, bytes: SegmentBytes) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes);
+        }
+        self.written = bytes.len() as u64;
+        self.content.adopt(bytes);
+        let (id, serial, written) = (self.id, self.serial, self.written);
+        // Whether it is still there shows when it is finished.
+        self.shared.with(|state, _| state.ledger.advance(&id, serial, written));
+    }
+
     async fn make_room(&mut self) -> Result<(), WriteError> {
         tokio::task::coop::consume_budget().await;
         let (id, serial, written) = (self.id, self.serial, self.written);
@@ -122,11 +184,8 @@ impl PayloadWriter {
             match room {
                 None => return Err(self.gone()),
                 Some(Room::Block(bytes)) => {
-                    let block = Block::new(Arc::clone(&self.shared) as _, id, serial, bytes);
-                    let buffer = warm.unwrap_or_else(|| {
-                        BytesMut::with_capacity(usize::try_from(bytes).unwrap_or(usize::MAX))
-                    });
-                    self.content.add_block(block, buffer);
+                    let charged = Charged { home: Arc::clone(&self.shared) as _, payload: id, serial, bytes };
+                    self.content.add_block(Block::new(charged, warm));
                     return Ok(());
                 }
                 Some(Room::Evict(start)) => drop(self.content.evict(start)),

@@ -38,7 +38,7 @@ use crate::guidance::Guidance;
 use crate::keys::controller::{Controller, ControllerConfig};
 use crate::keys::holding;
 use crate::local::Local;
-use crate::server::{self, Parts, spawn};
+use crate::server::{self, Parts, keep_warm, spawn};
 use crate::state::Shared;
 
 /// Connections of one serving port. Go's servers have no bound; this one is above what a pod can have descriptors for.
@@ -304,6 +304,7 @@ impl KnativeServer {
             drop(doors.spawn("data port", data.run(doors.clone())));
         }
         spawn(&doors, "expiry", shared.store.run_expiry());
+        spawn(&doors, "warm memory", keep_warm(&shared));
         let exporters = telemetry.run(&shared, &doors);
         if let Some(controller) = key_giver(&config, &doors) {
             let shared = Arc::clone(&shared);

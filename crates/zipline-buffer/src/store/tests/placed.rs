@@ -1,0 +1,113 @@
+//! Payloads in mappings: reserved and committed by the writer itself, adopted, and read with the place they lie at.
+use zipline_segment::{HugePages, Mapping, SegmentMut};
+
+use super::*;
+
+async fn read_pieces(reader: &mut PayloadReader, most: usize) -> (Vec<u8>, usize) {
+    let (mut bytes, mut placed) = (Vec::new(), 0);
+    while let Some(piece) = reader.next_piece(most).await {
+        let piece = piece.unwrap();
+        assert!(!piece.is_empty() && piece.len() <= most);
+        if let Some(place) = piece.place() {
+            placed += piece.len();
+            let mut again = vec![0; piece.len()];
+            read_file(place, &mut again);
+            assert_eq!(*again, *piece, "the file shows what the mapping shows");
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    (bytes, placed)
+}
+
+fn read_file(place: zipline_segment::Place<'_>, into: &mut [u8]) {
+    use std::os::unix::fs::FileExt as _;
+    let file = std::fs::File::from(place.fd().try_clone_to_owned().unwrap());
+    file.read_exact_at(into, place.offset).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_writer_filled_by_itself_is_the_payload() {
+    for length in [10, 300_000, 5_000_000] {
+        let store = store(16 * MIB, MIB);
+        let spec = put(1, Some(length as u64));
+        let request = lease_of(1, 1, 0);
+        let (mut writer, guard) = store.begin(spec).await.unwrap();
+        let wanted = pattern(length);
+        let mut done = 0;
+        while done < length {
+            let mut spare = writer.reserve(100_000).await.unwrap();
+            assert!(!spare.is_empty() && spare.len() <= length - done);
+            // Sockets seldom fill what they are given.
+            let some = spare.len().min(70_001);
+            spare[..some].copy_from_slice(&wanted[done..done + some]);
+            writer.commit(spare, some).unwrap();
+            done += some;
+        }
+        assert!(matches!(writer.reserve(1).await, Err(WriteError::TooLong { .. })), "it is all there");
+        let complete = writer.finish(Vec::new()).unwrap();
+        assert_eq!(complete.length, length as u64);
+        guard.keep();
+        let mut reader = store.lease(request).await.unwrap();
+        let (bytes, placed) = read_pieces(&mut reader, usize::MAX).await;
+        assert!(bytes == wanted, "{length} bytes");
+        let small = length % zipline_protocol::limits::SEGMENT;
+        assert_eq!(placed, length - small, "whole blocks lie where the kernel can send them from");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spare_that_was_lost_leaves_no_payload() {
+    let store = store(4 * MIB, MIB);
+    let (mut writer, _guard) = store.begin(put(1, Some(300_000))).await.unwrap();
+    drop(writer.reserve(10).await.unwrap());
+    assert!(matches!(writer.write(Bytes::from_static(b"x")).await, Err(WriteError::Torn)));
+    assert!(matches!(writer.finish(Vec::new()), Err(WriteError::Torn)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn adopted_bytes_are_held_without_a_copy_and_charged_once() {
+    let store = store(4 * MIB, MIB);
+    let charge = store.grant(MIB, None).await.unwrap();
+    let mut segment = SegmentMut::whole(Mapping::create(1 << 20, HugePages::Off).unwrap(), None);
+    segment.copy_from_slice(&pattern(1 << 20));
+    let bytes = segment.freeze();
+    let spec = put(1, None);
+    let request = lease_of(1, 1, 0);
+    let (complete, guard) = store.adopt(spec, bytes.clone()).unwrap();
+    guard.keep();
+    assert_eq!((complete.length, store.totals().held_bytes), (MIB, MIB));
+    let mut reader = store.lease(request).await.unwrap();
+    let piece = reader.next_piece(usize::MAX).await.unwrap().unwrap();
+    assert_eq!((piece.len(), piece.as_ptr()), (1 << 20, bytes.as_ptr()));
+    assert!(reader.next_piece(1).await.is_none());
+    drop((reader, piece));
+    store.acknowledge(&request.payload, &request.lease).unwrap();
+    assert_eq!(store.totals().payload_count, 0, "spent");
+    assert_eq!(store.totals().held_bytes, MIB, "the memory is still granted");
+    drop(charge);
+    assert_eq!(store.totals().held_bytes, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn grants_wait_in_turn_and_end_with_the_drain() {
+    let store = store(MIB, MIB);
+    let first = store.grant(MIB, None).await.unwrap();
+    assert!(matches!(store.grant(1, None).await, Err(BeginError::BufferFull { .. })));
+    assert!(matches!(store.grant(MIB + 1, None).await, Err(BeginError::TooLarge { .. })));
+    let mut waiting = Box::pin(store.grant(MIB, Some(10 * SECOND)));
+    assert!(tokio::time::timeout(SECOND, &mut waiting).await.is_err(), "it waits");
+    assert_eq!(store.totals().waiters, 1);
+    drop(first);
+    let second = waiting.await.unwrap();
+    assert_eq!(second.bytes(), MIB);
+    let error = store.grant(1, Some(SECOND)).await.unwrap_err();
+    assert!(matches!(error, BeginError::BufferFull { wanted_bytes: 1, .. }), "{error}");
+    let mut refused = Box::pin(store.grant(1, Some(10 * SECOND)));
+    assert!(tokio::time::timeout(SECOND, &mut refused).await.is_err(), "it waits");
+    store.drain(Duration::ZERO);
+    let driver = store.run_expiry();
+    tokio::select! {
+        () = driver => unreachable!("it never resolves"),
+        refused = refused => assert!(matches!(refused, Err(BeginError::Draining))),
+    }
+}

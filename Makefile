@@ -12,7 +12,7 @@ DEMO := examples/video-analytics
 
 SOAK_SECONDS ?= 3600
 
-.PHONY: help demo test build lint bench bench-proxy soak sanitize miri test-soak test-rust test-demo test-clients test-protocols test-interop test-manifests test-cluster images test-images clean-state
+.PHONY: help demo test build lint bench bench-proxy soak sanitize miri test-soak test-rust test-demo test-clients test-python test-protocols test-interop test-manifests test-cluster images test-images clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -20,7 +20,7 @@ help: ## say what there is
 demo: $(STAMPS)/python release ## run the video workflow, deferred and inline, and show what moved (ARGS=--json)
 	$(PYTHON) $(DEMO)/demo.py --zipline target/release/zipline $(ARGS)
 
-test: lint test-rust sanitize test-soak test-demo test-clients test-manifests test-images test-protocols test-interop ## run every check and every test
+test: lint test-rust sanitize test-soak test-demo test-clients test-python test-manifests test-images test-protocols test-interop ## run every check and every test
 
 build: $(STAMPS)/rust ## build all binaries for development
 	cargo build --workspace --bins
@@ -61,6 +61,13 @@ test-demo: $(STAMPS)/python ## run the demo's functions and scene without Ziplin
 
 test-clients: $(STAMPS)/python $(STAMPS)/node $(STAMPS)/go build ## run the client matrix (docs/clients.md)
 	$(PYTHON) -m pytest -q clients
+
+test-python: build ## install the Python package into build/python-sdk and run its tests and its guide's examples (docs/python.md)
+	scripts/setup-python-sdk.sh
+	build/python-sdk/bin/ruff check --quiet python
+	build/python-sdk/bin/ruff format --check --quiet python
+	cd python && ../build/python-sdk/bin/mypy --no-error-summary
+	build/python-sdk/bin/pytest -q python/tests
 
 test-protocols: $(STAMPS)/protocols $(STAMPS)/knative build ## run h2spec, gRPC's, WebSocket and smuggling cases (interop/protocols)
 	build/protocols/protocols

@@ -10,7 +10,7 @@ use serde_json::Value;
 use zipline_testkit::binaries::{cargo, workspace};
 
 /// Every crate with its layer. Crates of one layer know nothing of each other, except as [`SIDEWAYS`] says.
-const LAYERS: [(&str, u32); 18] = [
+const LAYERS: [(&str, u32); 19] = [
     ("zipline-protocol", 0),
     ("zipline-seal", 1),
     ("zipline-segment", 1),
@@ -26,6 +26,7 @@ const LAYERS: [(&str, u32); 18] = [
     ("zipline-sdk", 3),
     ("zipline-bench", 4),
     ("zipline-cli", 4),
+    ("zipline-py", 4),
     ("zipline-testkit", 9),
     ("zipline-tests", 10),
     ("zipline-soak", 10),

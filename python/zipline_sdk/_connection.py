@@ -1,0 +1,109 @@
+"""What a client asks of whatever holds payloads: a queue-proxy, or this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from . import _native
+from ._call import Call
+from ._native import Payload
+
+#: docs/protocol.md, section 2.
+TTL_DEFAULT, TTL_MOST = 60.0, 3600.0
+LINGER_MOST = 60.0
+WAIT_DEFAULT, WAIT_MOST = 5.0, 60.0
+RETRIEVALS_MOST = 1_000_000
+CONTENT_TYPE_MOST = 255
+
+NOTHING = memoryview(b"")
+
+
+@dataclass(frozen=True)
+class PutOptions:
+    """How a payload is held. Seconds; `retrievals` None: any number."""
+
+    content_type: str | None = None
+    retrievals: int | None = 1
+    ttl: float = TTL_DEFAULT
+    linger: float = 0.0
+    wait: float = WAIT_DEFAULT
+
+    def __post_init__(self) -> None:
+        if self.retrievals is not None and not 1 <= self.retrievals <= RETRIEVALS_MOST:
+            raise ValueError(f"retrievals={self.retrievals} is not 1 to {RETRIEVALS_MOST}, nor None for any number")
+        for name, value, most in (("linger", self.linger, LINGER_MOST), ("wait", self.wait, WAIT_MOST)):
+            if not 0 <= value <= most:
+                raise ValueError(f"{name}={value} is not 0 to {most:.0f} seconds")
+        if not self.ttl > 0:
+            raise ValueError(f"ttl={self.ttl} is not a number of seconds above 0")
+        if self.content_type is not None:
+            checked_content_type(self.content_type)
+
+
+def checked_content_type(text: str) -> None:
+    """Refuses what no header can carry."""
+    if not text or len(text) > CONTENT_TYPE_MOST or not text.isascii() or not text.isprintable():
+        raise ValueError(
+            f"content_type={text!r} is not 1 to {CONTENT_TYPE_MOST} printable ASCII characters, as in 'image/png'"
+        )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A put's answer."""
+
+    reference: str
+    length: int
+    ttl: float
+    bounded_by: str
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request to a function. The body: bytes at once, or in pieces of unknown number."""
+
+    service: str
+    namespace: str
+    path: str
+    method: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: memoryview | Iterable[memoryview] = NOTHING
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A function's response, whatever its status."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    payload: Payload
+
+
+class Stream(Protocol):
+    """A payload that is read in pieces."""
+
+    length: int
+    content_type: str | None
+
+    def readinto(self, target: memoryview) -> int: ...
+    def close(self) -> None: ...
+
+
+class Connection(Protocol):
+    """All waits end with their `Call`. Errors are those of `zipline_sdk.errors`."""
+
+    def put(self, view: memoryview, options: PutOptions, call: Call) -> Held: ...
+    def put_pieces(self, pieces: Iterable[memoryview], options: PutOptions, call: Call) -> Held: ...
+    def allocate(self, size: int, wait: float, call: Call) -> memoryview: ...
+    def put_buffer(self, buffer: _native.Buffer, options: PutOptions, call: Call) -> Held: ...
+    def get(self, reference: str, call: Call) -> Payload: ...
+    def open(self, reference: str, call: Call) -> Stream: ...
+    def release(self, reference: str, call: Call) -> None: ...
+    def invoke(self, request: Request, call: Call) -> Answer: ...
+    def close(self) -> None: ...
+
+
+Handler = Callable[..., object]
+Pieces = Iterator[memoryview]

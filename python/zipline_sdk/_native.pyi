@@ -1,0 +1,37 @@
+from typing import Self, final
+
+from typing_extensions import Buffer as _Bytes
+
+def copy(target: _Bytes, source: _Bytes) -> None:
+    """Copies contiguous bytes into a writable target of the same length; large copies release the GIL."""
+
+@final
+class Payload:
+    """Read-only bytes without a copy. The memory lives as long as the payload or any view on it."""
+
+    def __init__(self, memory: _Bytes, content_type: str | None = None) -> None: ...
+    @property
+    def content_type(self) -> str | None: ...
+    @property
+    def view(self) -> memoryview:
+        """A read-only memoryview on all bytes."""
+
+    def __len__(self) -> int: ...
+    def __bytes__(self) -> bytes: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class Buffer:
+    """Memory to write a payload into."""
+
+    def __new__(cls, memory: _Bytes) -> Self: ...
+    @property
+    def view(self) -> memoryview:
+        """A memoryview on all bytes, writable until the buffer is a payload."""
+
+    @property
+    def sealed(self) -> bool:
+        """Whether it is a payload now."""
+
+    def _seal(self) -> bool: ...
+    def __len__(self) -> int: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -109,6 +109,10 @@ impl SegmentMut {
 
     /// Gives up what lies behind the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
+        if self.written {
+            // What was written there has pages, whoever has it next.
+            self.lent.mapping.note_touched(self.end);
+        }
         self.end = self.end.min(self.start.saturating_add(len));
     }
 

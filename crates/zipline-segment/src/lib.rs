@@ -10,7 +10,9 @@
 //! A mapping of this process's own is never zeroed: its bytes are the kernel's zeros or those of an earlier payload.
 //! Readers see only what was frozen, which is only what was written.
 //!
-//! This crate has the only code that maps memory, and all of it is in [`mapping`](self) and `handles`.
+//! This crate has the only code that maps memory, and all of it is in `mapping` and `handles`. Under Miri a mapping is
+//! ordinary memory (`mapping/modelled.rs`), so that all that is done with its bytes can be checked:
+//! `cargo +nightly miri test -p zipline-segment`.
 
 mod handles;
 mod mapping;

@@ -8,10 +8,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fcntl_get_seals};
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
+use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals};
 
 use crate::PAGE;
+
+#[cfg_attr(miri, path = "mapping/modelled.rs")]
+mod kernel;
 
 /// Segments below this size are not worth a huge page.
 const HUGE_FROM: usize = 4 << 20;
@@ -95,16 +97,11 @@ impl Mapping {
     /// What the kernel says: no descriptor or no address space is left.
     pub fn create(capacity: usize, huge: HugePages) -> io::Result<Self> {
         let capacity = capacity.max(1).next_multiple_of(PAGE);
-        let fd =
-            rustix::fs::memfd_create("zipline payload", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        rustix::fs::ftruncate(&fd, capacity as u64)?;
-        fcntl_add_seals(&fd, SealFlags::GROW | SealFlags::SHRINK)?;
+        let fd = kernel::memory(capacity)?;
         let mapping = Self::map(fd, capacity, Access::ReadWrite, 0)?;
         if huge == HugePages::Advised && capacity >= HUGE_FROM {
-            // SAFETY: the range is this mapping's own, and the hint changes no content.
-            let advised = unsafe { madvise(mapping.base.as_ptr().cast(), capacity, Advice::LinuxHugepage) };
-            // A hint: where it is refused, pages are small.
-            let _small = advised;
+            // SAFETY: it was mapped right now with this capacity.
+            unsafe { kernel::advise_huge(mapping.base, capacity) };
         }
         Ok(mapping)
     }
@@ -127,13 +124,7 @@ impl Mapping {
     }
 
     fn map(fd: OwnedFd, capacity: usize, access: Access, touched: usize) -> io::Result<Self> {
-        let protection = match access {
-            Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
-            Access::ReadOnly => ProtFlags::READ,
-        };
-        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing; its size is not zero.
-        let base = unsafe { mmap(std::ptr::null_mut(), capacity, protection, MapFlags::SHARED, &fd, 0) }?;
-        let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        let base = kernel::map(&fd, capacity, access)?;
         Ok(Self { fd, base, capacity, access, touched: AtomicUsize::new(touched) })
     }
 
@@ -181,10 +172,8 @@ impl Mapping {
         if range.is_empty() {
             return Ok(());
         }
-        // SAFETY: the range lies within the mapping.
-        let start = unsafe { self.base.as_ptr().add(range.start) };
-        // SAFETY: the pages are this mapping's own; populating them changes no content.
-        unsafe { madvise(start.cast(), range.len(), Advice::LinuxPopulateWrite) }?;
+        // SAFETY: `pages` keeps the range within the mapping.
+        unsafe { kernel::populate(self.base, range.clone()) }?;
         self.note_touched(range.end);
         Ok(())
     }
@@ -197,8 +186,8 @@ impl Mapping {
         let start = start.next_multiple_of(PAGE).min(self.capacity);
         let end = self.touched_bytes();
         if start < end {
-            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(&self.fd, flags, start as u64, (end - start) as u64)?;
+            // SAFETY: every handle owns the mapping it is of, so nobody else has a reference to its bytes.
+            unsafe { kernel::discard(self.fd.as_fd(), self.base, start..end) }?;
             self.touched.store(start, Ordering::Relaxed);
         }
         Ok(())
@@ -223,9 +212,8 @@ impl AsFd for Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: every handle owns the mapping it is of, so no reference to its bytes is left.
-        let unmapped = unsafe { munmap(self.base.as_ptr().cast(), self.capacity) };
-        debug_assert!(unmapped.is_ok(), "what was mapped can be unmapped");
+        // SAFETY: it was mapped with this capacity, and every handle owns the mapping it is of, so no reference is left.
+        unsafe { kernel::unmap(self.base, self.capacity) };
     }
 }
 

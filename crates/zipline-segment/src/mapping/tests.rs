@@ -1,6 +1,11 @@
+// What asks the kernel for more than memory is left out under Miri, which makes no system calls.
+#[cfg(not(miri))]
+use rustix::fs::MemfdFlags;
+
 use super::*;
 use crate::SegmentMut;
 
+#[cfg(not(miri))]
 #[test]
 fn pages_are_counted_when_touched_and_given_back() {
     let mut mapping = Mapping::create(10 * PAGE - 1, HugePages::Off).unwrap();
@@ -33,6 +38,7 @@ fn what_was_given_back_reads_as_zeros() {
     assert!(segment[PAGE..].iter().all(|byte| *byte == 0));
 }
 
+#[cfg(not(miri))]
 #[test]
 fn only_memory_of_sealed_size_is_adopted() {
     let unsealed = rustix::fs::memfd_create("x", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
@@ -46,6 +52,7 @@ fn only_memory_of_sealed_size_is_adopted() {
     assert!(matches!(error, AdoptError::TooShort { wanted: 4097, actual: 4096 }), "{error}");
 }
 
+#[cfg(not(miri))]
 #[test]
 fn after_the_seal_nobody_else_can_write_and_the_owner_can() {
     let mapping = Mapping::create(PAGE, HugePages::Off).unwrap();

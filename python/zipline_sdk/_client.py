@@ -222,10 +222,13 @@ class Client:
         """Retrieves many payloads; yields (index, payload) as they arrive, in any order.
 
         Args:
-            concurrency: Retrievals at the same time.
+            concurrency: Retrievals at the same time, where the queue-proxy does not choose that itself.
             errors: "raise" ends with the first error; "return" yields it in the payload's place.
-            timeout: Seconds of each retrieval.
+            timeout: Seconds of each retrieval, or of all where the queue-proxy takes them together.
         """
+        batched = self._core.batched(references)
+        if batched is not None:
+            return self._in_batches(batched, timeout, errors == "return")
         jobs = (self._core.get(reference) for reference in references)
         return self._spread(jobs, timeout, "get_many", concurrency, errors, ordered=False)
 
@@ -336,6 +339,12 @@ class Client:
             if self._threads is None:
                 self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "zipline-sdk")
             return self._threads
+
+    def _in_batches(self, batched: Work[Iterator[Any]], timeout: float | None, keep: bool) -> Iterator[Any]:
+        for index, result in self._run(batched, timeout, "get_many"):
+            if isinstance(result, Error) and not keep:
+                raise result
+            yield index, result
 
     def _spread(
         self,

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 from . import _native, _objects
 from ._call import Call
 from ._connection import Answer, Connection, Held, PutOptions, Request, Stream, checked_content_type
+from ._http import Address
 from ._memory import bytes_view, checked_size
 from ._native import Payload
+from ._socket import SocketConnection
+from ._socket import connect as connect_socket
 from .errors import Error, RequestInvalidError, StatusError
 from .reference import Reference, as_reference
 
@@ -167,6 +170,21 @@ class Core:
         named = as_reference(reference)
         return lambda call: _about(named, lambda: self.connection.get(str(named), call))
 
+    def batched(self, references: Iterable[Reference | str]) -> Work[Iterator[tuple[int, Any]]] | None:
+        """Gets many together, if the connection can: for each its index, and the payload or an error."""
+        connection = self.connection
+        if not isinstance(connection, SocketConnection):
+            return None
+        named = [as_reference(reference) for reference in references]
+
+        def work(call: Call) -> Iterator[tuple[int, Any]]:
+            for index, result in connection.get_many([str(each) for each in named], call):
+                if isinstance(result, Error):
+                    result.reference = named[index]
+                yield index, result
+
+        return work
+
     def get_object(self, reference: Reference | str, trust_sender: bool) -> Work[Any]:
         named = as_reference(reference)
         return lambda call: _about(named, lambda: _objects.load(self.connection.get(str(named), call), trust_sender))
@@ -279,7 +297,6 @@ def piece_views(source: Any) -> Iterator[memoryview]:
 
 def connect(socket: str | None, api: str | None, token: str | None) -> Connection:
     """The queue-proxy of this process, or the one that the arguments name."""
-    from ._http import Address, HttpConnection
 
     environment = dict(os.environ)
     if socket is not None or api is not None:
@@ -289,4 +306,4 @@ def connect(socket: str | None, api: str | None, token: str | None) -> Connectio
     for name, value in (("ZIPLINE_SOCKET", socket), ("ZIPLINE_API", api), ("ZIPLINE_TOKEN", token)):
         if value is not None:
             environment[name] = value
-    return HttpConnection(Address.from_environment(environment))
+    return connect_socket(Address.from_environment(environment))

@@ -1,6 +1,8 @@
-//! Copies between buffers while other Python threads run.
+//! Copies of bytes that Python objects have, while other Python threads run.
 
-use pyo3::buffer::PyBuffer;
+use std::marker::PhantomData;
+
+use pyo3::buffer::PyUntypedBuffer;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -9,41 +11,73 @@ const ALONE_MOST: usize = 64 * 1024;
 
 /// Copies `source` into `target`; both are contiguous bytes of the same length and do not overlap.
 #[pyfunction]
-#[expect(clippy::needless_pass_by_value, reason = "both buffers are ours until the copy is done")]
-pub(crate) fn copy(py: Python<'_>, target: PyBuffer<u8>, source: PyBuffer<u8>) -> PyResult<()> {
-    let length = source.len_bytes();
-    if target.readonly() || !target.is_c_contiguous() || !source.is_c_contiguous() {
-        return Err(PyValueError::new_err("a copy takes contiguous bytes and a writable target"));
+pub(crate) fn copy(py: Python<'_>, target: &Bound<'_, PyAny>, source: &Bound<'_, PyAny>) -> PyResult<()> {
+    let source = Bytes::of(source)?;
+    let target = Bytes::of(target)?;
+    if target.export.readonly() {
+        return Err(PyValueError::new_err("the target of a copy cannot be written"));
     }
-    if target.len_bytes() != length {
-        let message = format!("a copy of {length} bytes does not fit a target of {}", target.len_bytes());
+    if target.len() != source.len() {
+        let message = format!("a copy of {} bytes does not fit a target of {}", source.len(), target.len());
         return Err(PyValueError::new_err(message));
     }
-    let to = Address(target.buf_ptr().cast());
-    let from = Address(source.buf_ptr().cast());
-    if from.0.addr().abs_diff(to.0.addr()) < length {
+    let (from, to) = (source.start(), target.start());
+    if from.addr().abs_diff(to.addr()) < source.len() {
         return Err(PyValueError::new_err("source and target of a copy overlap"));
     }
-    if length <= ALONE_MOST {
-        transfer(to, from, length);
+    if source.len() <= ALONE_MOST {
+        source.copy_to(&target);
     } else {
-        py.detach(move || transfer(to, from, length));
+        py.detach(|| source.copy_to(&target));
     }
     Ok(())
 }
 
-/// An address within a buffer that is held for as long as the copy runs.
-#[derive(Clone, Copy)]
-struct Address(*mut u8);
+/// The bytes of a Python object, contiguous, held where they are. Python code may change them at any time, so they are never
+/// looked at as a slice: only copied.
+pub(crate) struct Bytes<'a> {
+    export: PyUntypedBuffer,
+    _object: PhantomData<&'a ()>,
+}
 
-#[expect(unsafe_code, reason = "the buffer protocol hands out addresses")]
-// SAFETY: an address alone does nothing; `transfer` says what its use demands.
-unsafe impl Send for Address {}
+impl<'a> Bytes<'a> {
+    pub(crate) fn of(object: &Bound<'a, PyAny>) -> PyResult<Self> {
+        let export = PyUntypedBuffer::get(object)?;
+        if !export.is_c_contiguous() {
+            return Err(PyValueError::new_err("the bytes to be copied are not contiguous"));
+        }
+        Ok(Self { export, _object: PhantomData })
+    }
 
-#[expect(unsafe_code, reason = "the buffer protocol hands out addresses")]
-fn transfer(to: Address, from: Address, length: usize) {
-    // SAFETY: `copy` holds both buffers, so that their exporters neither move nor free them; both are contiguous and
-    // `length` bytes long, the target is writable, and they do not overlap. Python code may write either meanwhile, as it
-    // may during any copy between buffers: the bytes have no validity to break.
-    unsafe { std::ptr::copy_nonoverlapping(from.0, to.0, length) }
+    pub(crate) fn len(&self) -> usize {
+        self.export.len_bytes()
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.export.buf_ptr().cast()
+    }
+
+    pub(crate) fn to_vec(&self) -> Vec<u8> {
+        let mut copy = vec![0; self.len()];
+        self.copy_into(&mut copy);
+        copy
+    }
+
+    /// Copies all bytes into `target`, which is as long.
+    #[expect(unsafe_code, reason = "the buffer protocol hands out addresses")]
+    pub(crate) fn copy_into(&self, target: &mut [u8]) {
+        assert_eq!(target.len(), self.len(), "the caller made the target for these bytes");
+        // SAFETY: the source is `len` contiguous bytes that the held export keeps in place; the target is as long and borrowed
+        // by us alone, so they do not overlap. Python code may write the source meanwhile, as during any copy out of a
+        // buffer: bytes have no validity to break.
+        unsafe { std::ptr::copy_nonoverlapping(self.start().cast_const(), target.as_mut_ptr(), self.len()) }
+    }
+
+    /// Copies all bytes into those of `target`: writable, as long, and elsewhere.
+    #[expect(unsafe_code, reason = "the buffer protocol hands out addresses")]
+    fn copy_to(&self, target: &Bytes<'_>) {
+        // SAFETY: `copy` checked that both are `len` bytes long, that the target is writable and that they do not overlap; both
+        // exports are held. Python code may write either meanwhile, as above.
+        unsafe { std::ptr::copy_nonoverlapping(self.start().cast_const(), target.start(), self.len()) }
+    }
 }

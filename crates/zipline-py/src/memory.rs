@@ -12,18 +12,64 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
+/// Bytes at a fixed address, which the object that has this keeps in place.
+#[derive(Debug)]
+pub(crate) struct Span {
+    address: usize,
+    length: usize,
+}
+
+impl Span {
+    pub(crate) fn of(bytes: &mut [u8]) -> Self {
+        Self { address: bytes.as_mut_ptr().expose_provenance(), length: bytes.len() }
+    }
+
+    fn of_read_only(bytes: &[u8]) -> Self {
+        Self { address: bytes.as_ptr().expose_provenance(), length: bytes.len() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Fills in `view`, which keeps `exporter` alive. The exporter keeps the bytes where they are for as long as it lives.
+    #[expect(unsafe_code, reason = "the buffer protocol is C")]
+    pub(crate) fn export(
+        &self,
+        exporter: &Bound<'_, PyAny>,
+        view: *mut ffi::Py_buffer,
+        flags: c_int,
+        read_only: bool,
+    ) -> PyResult<()> {
+        if view.is_null() {
+            return Err(PyBufferError::new_err("no view to fill in"));
+        }
+        let start: *mut c_void = std::ptr::with_exposed_provenance_mut(self.address);
+        let length =
+            ffi::Py_ssize_t::try_from(self.length).expect("no memory is longer than an address reaches");
+        // SAFETY: `view` is not null and the interpreter's, to be filled in; `start..start + length` stays mapped as long as
+        // `exporter` lives, of which the filled view holds a reference; writing is only offered where the caller says so, which
+        // has a `Span` of writable bytes then.
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(view, exporter.as_ptr(), start, length, c_int::from(read_only), flags)
+        };
+        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(exporter.py())) }
+    }
+}
+
 /// Who keeps the bytes where they are.
 #[derive(Debug)]
 enum Owner {
     /// Any Python object with the buffer protocol, held until this is dropped.
     Python { _export: PyUntypedBuffer },
+    /// Memory shared with the queue-proxy. Dropping it lets the queue-proxy use it again.
+    Got { _payload: zipline_sdk::Payload },
 }
 
-/// Bytes at a fixed address for as long as their owner lives.
+/// Bytes and their owner.
 #[derive(Debug)]
 struct Memory {
-    address: usize,
-    length: usize,
+    span: Span,
     _owner: Owner,
 }
 
@@ -40,31 +86,8 @@ impl Memory {
         if writable && export.readonly() {
             return Err(PyValueError::new_err("the memory cannot be written"));
         }
-        let address = export.buf_ptr().expose_provenance();
-        Ok(Self { address, length: export.len_bytes(), _owner: Owner::Python { _export: export } })
-    }
-
-    /// Fills in `view`, which keeps `exporter` alive.
-    #[expect(unsafe_code, reason = "the buffer protocol is C")]
-    fn export(
-        &self,
-        exporter: &Bound<'_, PyAny>,
-        view: *mut ffi::Py_buffer,
-        flags: c_int,
-        read_only: bool,
-    ) -> PyResult<()> {
-        if view.is_null() {
-            return Err(PyBufferError::new_err("no view to fill in"));
-        }
-        let start: *mut c_void = std::ptr::with_exposed_provenance_mut(self.address);
-        let length =
-            ffi::Py_ssize_t::try_from(self.length).expect("no memory is longer than an address reaches");
-        // SAFETY: `view` is not null and the interpreter's, to be filled in; `start..start + length` stays mapped as long as
-        // `exporter` lives, of which the filled view holds a reference; writing is only offered where the caller says so.
-        let filled = unsafe {
-            ffi::PyBuffer_FillInfo(view, exporter.as_ptr(), start, length, c_int::from(read_only), flags)
-        };
-        if filled == 0 { Ok(()) } else { Err(PyErr::fetch(exporter.py())) }
+        let span = Span { address: export.buf_ptr().expose_provenance(), length: export.len_bytes() };
+        Ok(Self { span, _owner: Owner::Python { _export: export } })
     }
 }
 
@@ -78,6 +101,15 @@ pub(crate) struct Payload {
     memory: Memory,
     #[pyo3(get)]
     content_type: Option<String>,
+}
+
+impl Payload {
+    /// A payload that the SDK got. Its bytes do not move with it.
+    pub(crate) fn got(payload: zipline_sdk::Payload) -> Self {
+        let content_type = payload.content_type().map(str::to_owned);
+        let span = Span::of_read_only(&payload);
+        Self { memory: Memory { span, _owner: Owner::Got { _payload: payload } }, content_type }
+    }
 }
 
 #[pymethods]
@@ -95,7 +127,7 @@ impl Payload {
     }
 
     fn __len__(&self) -> usize {
-        self.memory.length
+        self.memory.span.len()
     }
 
     /// A copy of all bytes.
@@ -105,7 +137,7 @@ impl Payload {
     }
 
     fn __repr__(&self) -> String {
-        let length = self.memory.length;
+        let length = self.memory.span.len();
         match &self.content_type {
             Some(content_type) => format!("<zipline_sdk.Payload of {length} bytes, {content_type}>"),
             None => format!("<zipline_sdk.Payload of {length} bytes>"),
@@ -114,7 +146,7 @@ impl Payload {
 
     #[expect(unsafe_code, reason = "the buffer protocol is C")]
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
-        slf.get().memory.export(slf.as_any(), view, flags, true)
+        slf.get().memory.span.export(slf.as_any(), view, flags, true)
     }
 }
 
@@ -152,12 +184,12 @@ impl Buffer {
     }
 
     fn __len__(&self) -> usize {
-        self.memory.length
+        self.memory.span.len()
     }
 
     #[expect(unsafe_code, reason = "the buffer protocol is C")]
     unsafe fn __getbuffer__(slf: Bound<'_, Self>, view: *mut ffi::Py_buffer, flags: c_int) -> PyResult<()> {
         let buffer = slf.get();
-        buffer.memory.export(slf.as_any(), view, flags, buffer.sealed())
+        buffer.memory.span.export(slf.as_any(), view, flags, buffer.sealed())
     }
 }

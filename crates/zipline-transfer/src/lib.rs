@@ -3,6 +3,7 @@
 //! - [`DataPort`]: the holder's side. Serves retrieve, acknowledge and cancel out of a [`zipline_buffer::Store`].
 //! - [`Retriever`]: the receiver's side. Connects, proves, resumes, verifies, acknowledges.
 //! - [`DataCertificate`]: what a data port shows when it speaks TLS.
+//! - [`request_head`]: the heads of requests, as a data port takes them.
 //! - [`sockets`]: TCP options for data connections.
 //! - [`trailers`]: how a message's trailers travel with its payload.
 //!
@@ -17,8 +18,9 @@ mod tls;
 pub mod trailers;
 
 pub use error::{RetrieveError, RetrieveErrorKind, Source};
+pub use port::head as request_head;
 pub use port::{DataPort, DataPortConfig, DataPortMonitor, DataPortStats};
 pub use retriever::{
-    Outcome, Retrieval, RetrievalBody, RetrievalOutcome, RetrieveOptions, Retriever, RetrieverConfig,
+    Fetched, Outcome, Retrieval, RetrievalBody, RetrievalOutcome, RetrieveOptions, Retriever, RetrieverConfig,
 };
 pub use tls::{CertificateMakingError, DataCertificate};

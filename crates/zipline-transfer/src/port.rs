@@ -5,11 +5,12 @@
 //! bytes for as long as a lease lives without progress is closed, so that a slow reader pins at most one or two segments
 //! for that long.
 
-mod activity;
 mod answer;
 mod connection;
-mod payload_body;
+pub mod head;
+mod link;
 mod peers;
+mod send;
 
 use crate::sockets;
 use crate::tls::DataCertificate;

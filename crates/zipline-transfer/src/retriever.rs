@@ -3,20 +3,23 @@
 mod body;
 mod connect;
 mod exchange;
+mod fetch;
 mod grant;
 mod intake;
 mod pool;
 mod retrieval;
+mod settling;
 mod wire;
 
 pub use body::{Outcome, RetrievalBody, RetrievalOutcome};
+pub use fetch::Fetched;
 pub use retrieval::Retrieval;
 
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind};
 use exchange::{Answer, Holder};
 use grant::{GrantError, grant};
 use pool::Pool;
-use retrieval::give_back;
+use settling::give_back;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
@@ -135,12 +138,22 @@ impl Retriever {
     /// Dropping the future closes the connection and gives back a lease that may have been granted meanwhile.
     pub async fn start(&self, record: &Record, options: RetrieveOptions) -> Result<Retrieval, RetrieveError> {
         let holder = Arc::new(Holder::of(record, zipline_seal::new_lease_id()));
-        let mut unsettled = Unsettled { shared: &self.shared, holder: &holder, granted: true };
-        let answer = self.first_grant(&holder, options).await.inspect_err(|error| {
+        let answer = self.grant_first(&holder, options).await?;
+        Retrieval::new(Arc::clone(&self.shared), Arc::clone(&holder), record, options, answer)
+    }
+
+    /// Takes the lease. One that may have been granted without our knowing is given back.
+    async fn grant_first(
+        &self,
+        holder: &Arc<Holder>,
+        options: RetrieveOptions,
+    ) -> Result<Answer, RetrieveError> {
+        let mut unsettled = Unsettled { shared: &self.shared, holder, granted: true };
+        let answer = self.first_grant(holder, options).await.inspect_err(|error| {
             unsettled.granted = error.may_hold_a_lease();
         })?;
         unsettled.granted = false;
-        Retrieval::new(Arc::clone(&self.shared), Arc::clone(&holder), record, options, answer)
+        Ok(answer)
     }
 
     /// Takes the lease, with as many connections as may break in a row.

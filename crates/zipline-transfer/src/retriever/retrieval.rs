@@ -15,9 +15,11 @@
 //! Silence is counted only while the consumer waits for bytes. A sender that pauses is not silence: its holder grants.
 
 use super::body::{RetrievalBody, RetrievalOutcome};
-use super::exchange::{Answer, ExchangeError, Holder, single, tell};
+use super::exchange::{Answer, Holder, tell};
+use super::fetch::final_record;
 use super::grant::{GrantError, grant};
 use super::intake::{Expected, Intake};
+use super::settling::Settling;
 use super::wire::WireError;
 use super::{RETRY_PAUSE, RetrieveOptions, Shared};
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind, Source};
@@ -33,16 +35,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
 use zipline_protocol::data::Operation;
 use zipline_protocol::limits::ALIVE_EVERY;
-use zipline_protocol::{LeaseId, Record, header};
+use zipline_protocol::{LeaseId, Record};
 use zipline_runtime::AbortOnDrop;
 use zipline_seal::SignedRequest;
 
 /// A connection that brought fewer bytes is no progress: a link that cuts every connection early must not be tried for ever.
-const PROGRESS_BYTES: u64 = 64 * 1024;
+pub(super) const PROGRESS_BYTES: u64 = 64 * 1024;
 
 /// A retrieval that was granted. Dropping it before it was acknowledged gives the lease back.
 pub struct Retrieval {
@@ -56,11 +57,11 @@ pub struct Retrieval {
     /// Bytes that the connection in use has brought.
     brought: u64,
     last_failure: Option<Source>,
+    settling: Settling,
     /// When the holder last gave a sign of life, or the consumer began to wait if that was later.
     quiet_since: Instant,
     waiting: bool,
     timer: Pin<Box<Sleep>>,
-    settled: bool,
     _alive: AbortOnDrop,
 }
 
@@ -100,6 +101,7 @@ impl Retrieval {
         };
         let alive = show_life(Arc::clone(&shared), Arc::clone(&holder));
         let retrieval = Self {
+            settling: Settling::new(Arc::clone(&shared), Arc::clone(&holder)),
             _alive: shared.tasks.spawn_owned("show life", alive),
             shared,
             holder,
@@ -112,7 +114,6 @@ impl Retrieval {
             quiet_since: Instant::now(),
             waiting: false,
             timer: Box::pin(sleep(Duration::ZERO)),
-            settled: false,
         };
         // Dropping it from here on gives the lease back.
         if record.length.is_some() && record.length != length {
@@ -270,12 +271,7 @@ impl Retrieval {
 
     fn finish(&mut self, section: &HeaderMap) -> Result<(), RetrieveError> {
         let State::Streaming(stream) = std::mem::replace(&mut self.state, State::Done) else { return Ok(()) };
-        let trailers = single(section, header::TRAILERS);
-        if trailers.is_none() && section.contains_key(header::TRAILERS) {
-            return Err(Kind::FinalRecord.into());
-        }
-        let record =
-            single(section, header::FINAL).and_then(|value| stream.signed.verify_final(value, trailers));
+        let record = final_record(&stream.signed, section);
         self.intake.finish(record.ok_or(Kind::FinalRecord)?)?;
         self.shared.pool.put(stream.connection);
         Ok(())
@@ -357,13 +353,11 @@ impl Retrieval {
     /// delivered stays delivered.
     /// # Cancel safety
     /// When the future is dropped, the acknowledgement goes on as a task.
-    pub async fn acknowledge(mut self) -> Result<(), RetrieveError> {
+    pub async fn acknowledge(self) -> Result<(), RetrieveError> {
         if !self.is_complete() {
             return Err(Kind::Cancelled.into());
         }
-        let (told, outcome) = oneshot::channel();
-        self.settle_acknowledged(move |result| drop(told.send(result)));
-        outcome.await.unwrap_or_else(|_aborted| Err(Kind::Cancelled.into()))
+        self.settling.acknowledge().await
     }
 
     /// Gives the lease back: nothing is spent, and whoever waits for it gets it. The same as dropping the retrieval.
@@ -386,67 +380,18 @@ impl Retrieval {
         &mut self,
         then: impl FnOnce(Result<(), RetrieveError>) + Send + 'static,
     ) {
-        if std::mem::replace(&mut self.settled, true) {
-            return;
-        }
-        let (shared, holder) = (Arc::clone(&self.shared), Arc::clone(&self.holder));
-        drop(self.shared.tasks.spawn("acknowledge", async move {
-            let result = acknowledge(&shared, &holder).await;
-            if let Err(error) = &result {
-                tracing::debug!(%error, "a retrieval could not be acknowledged");
-            }
-            then(result);
-        }));
+        self.settling.acknowledged(then);
     }
 }
 
 /// Tells the holder again and again that this receiver lives, since one whose consumer takes no bytes looks like a dead one.
-async fn show_life(shared: Arc<Shared>, holder: Arc<Holder>) {
+pub(super) async fn show_life(shared: Arc<Shared>, holder: Arc<Holder>) {
     loop {
         sleep(ALIVE_EVERY).await;
         if !matches!(timeout(ALIVE_EVERY, tell(&shared, &holder, Operation::Alive)).await, Ok(Ok(()))) {
             tracing::debug!("the holder did not hear that its receiver lives");
         }
     }
-}
-
-async fn acknowledge(shared: &Shared, holder: &Holder) -> Result<(), RetrieveError> {
-    let limit = shared.config.progress_timeout;
-    let mut last = RetrieveError::from(Kind::Stalled { after: limit });
-    for attempt in 0..shared.config.acknowledge_attempts {
-        sleep(RETRY_PAUSE * attempt).await;
-        last = match timeout(limit, tell(shared, holder, Operation::Acknowledge)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(ExchangeError::Final(error))) if matches!(error.kind(), Kind::Refused { .. }) => {
-                return Err(error);
-            }
-            Ok(Err(ExchangeError::Final(error))) => error,
-            Ok(Err(ExchangeError::Broken(error))) => {
-                RetrieveError::new(Kind::Broken { attempts: attempt + 1 }).with_source(error)
-            }
-            Err(_elapsed) => Kind::Stalled { after: limit }.into(),
-        };
-    }
-    Err(last)
-}
-
-impl Drop for Retrieval {
-    fn drop(&mut self) {
-        if !self.settled {
-            give_back(&self.shared, &self.holder);
-        }
-    }
-}
-
-/// Cancels a lease as a task, as well as it can be done.
-pub(super) fn give_back(shared: &Arc<Shared>, holder: &Arc<Holder>) {
-    let (owner, shared, holder) = (shared.tasks.clone(), Arc::clone(shared), Arc::clone(holder));
-    drop(owner.spawn("cancel retrieval", async move {
-        let limit = shared.config.progress_timeout;
-        if !matches!(timeout(limit, tell(&shared, &holder, Operation::Cancel)).await, Ok(Ok(()))) {
-            tracing::debug!("a retrieval could not be cancelled, its lease will lapse");
-        }
-    }));
 }
 
 impl fmt::Debug for Retrieval {

@@ -25,7 +25,7 @@ use http_body::Frame;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 use zipline_buffer::{Passage, Recycler};
 
@@ -66,6 +66,23 @@ enum Framing {
     Chunk(u64),
     ChunkEnd,
     Trailers,
+}
+
+/// What comes next of a body.
+enum Step {
+    /// So many bytes, at least one.
+    Body(u64),
+    Trailers(HeaderMap),
+    End,
+}
+
+/// What came of a body.
+#[derive(Debug)]
+pub(super) enum Arrived {
+    /// So many bytes were written.
+    Bytes(usize),
+    Trailers(HeaderMap),
+    End,
 }
 
 /// One connection to a data port.
@@ -138,20 +155,44 @@ impl Wire {
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
-        let frame = ready!(self.poll_body(cx));
+        let frame = match ready!(self.poll_step(cx)) {
+            Ok(Step::Body(left)) => Some(ready!(self.poll_bytes(cx, left)).map(Frame::data)),
+            Ok(Step::Trailers(map)) => Some(Ok(Frame::trailers(map))),
+            Ok(Step::End) => None,
+            Err(error) => Some(Err(error)),
+        };
         if matches!(frame, Some(Err(_))) {
             self.keep_alive = false;
         }
         Poll::Ready(frame)
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, WireError>>> {
+    /// As [`Wire::poll_frame`], but bytes of the body go to `room`, which is not empty, and nowhere else before.
+    pub(super) fn poll_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+    ) -> Poll<Result<Arrived, WireError>> {
+        let arrived = match ready!(self.poll_step(cx)) {
+            Ok(Step::Body(left)) => ready!(self.poll_room(cx, left, room)).map(Arrived::Bytes),
+            Ok(Step::Trailers(map)) => Ok(Arrived::Trailers(map)),
+            Ok(Step::End) => Ok(Arrived::End),
+            Err(error) => Err(error),
+        };
+        if arrived.is_err() {
+            self.keep_alive = false;
+        }
+        Poll::Ready(arrived)
+    }
+
+    /// Reads framing up to the next bytes of body, the trailers or the end.
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, WireError>> {
         loop {
             match self.framing {
-                Framing::None => return Poll::Ready(None),
+                Framing::None => return Poll::Ready(Ok(Step::End)),
                 Framing::Sized(0) => self.framing = Framing::None,
                 Framing::Sized(left) | Framing::Chunk(left) if left > 0 => {
-                    return self.poll_bytes(cx, left).map(|bytes| Some(bytes.map(Frame::data)));
+                    return Poll::Ready(Ok(Step::Body(left)));
                 }
                 Framing::Sized(_) | Framing::Chunk(_) => self.framing = Framing::ChunkEnd,
                 Framing::ChunkEnd => match self.inbox.get(..2) {
@@ -159,7 +200,7 @@ impl Wire {
                         self.inbox.advance(2);
                         self.framing = Framing::ChunkHead;
                     }
-                    Some(_) => return Poll::Ready(Some(Err(WireError::NotHttp("a chunk is too long")))),
+                    Some(_) => return Poll::Ready(Err(WireError::NotHttp("a chunk is too long"))),
                     None => ready!(self.poll_more(cx))?,
                 },
                 Framing::ChunkHead => match chunk_line(&self.inbox)? {
@@ -174,16 +215,49 @@ impl Wire {
                         self.inbox.advance(section);
                         self.framing = Framing::None;
                         if !map.is_empty() {
-                            return Poll::Ready(Some(Ok(Frame::trailers(map))));
+                            return Poll::Ready(Ok(Step::Trailers(map)));
                         }
                     }
                     None if self.inbox.len() >= SECTION_MAX => {
-                        return Poll::Ready(Some(Err(WireError::NotHttp("its trailers are too long"))));
+                        return Poll::Ready(Err(WireError::NotHttp("its trailers are too long")));
                     }
                     None => ready!(self.poll_more(cx))?,
                 },
             }
         }
+    }
+
+    /// Bytes of the body into `room`, at least one and at most `left`.
+    fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        left: u64,
+        room: &mut [u8],
+    ) -> Poll<Result<usize, WireError>> {
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
+        let got = if self.inbox.is_empty() {
+            let mut buffer = ReadBuf::new(&mut room[..wanted]);
+            ready!(Pin::new(&mut self.io).poll_read(cx, &mut buffer))?;
+            buffer.filled().len()
+        } else {
+            let got = wanted.min(self.inbox.len());
+            room[..got].copy_from_slice(&self.inbox[..got]);
+            self.inbox.advance(got);
+            got
+        };
+        if got == 0 {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()));
+        }
+        self.took(left, got);
+        Poll::Ready(Ok(got))
+    }
+
+    fn took(&mut self, left: u64, got: usize) {
+        let rest = left - got as u64;
+        self.framing = match self.framing {
+            Framing::Chunk(_) => Framing::Chunk(rest),
+            _ => Framing::Sized(rest),
+        };
     }
 
     /// Bytes of the body, at least one and at most `left`.
@@ -210,11 +284,7 @@ impl Wire {
             };
             read += got;
         }
-        let rest = left - read as u64;
-        self.framing = match self.framing {
-            Framing::Chunk(_) => Framing::Chunk(rest),
-            _ => Framing::Sized(rest),
-        };
+        self.took(left, read);
         Poll::Ready(Ok(self.passage.take()))
     }
 

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test, a step that fails is the test that fails")]
 
 mod body;
+mod fetch;
 mod leases;
 mod port;
 mod relay;

@@ -31,6 +31,7 @@ mod peek;
 pub mod process;
 pub mod readiness;
 mod retrieve;
+mod sdk;
 pub mod server;
 pub mod state;
 pub mod telemetry;

@@ -38,6 +38,7 @@ use crate::keys::{self, KeysError};
 use crate::local::Local;
 use crate::metrics::ProxyMetrics;
 use crate::readiness::Readiness;
+use crate::sdk;
 use crate::state::{Lifecycle, Phase, Shared};
 
 mod deadline;
@@ -198,9 +199,10 @@ impl Server {
             drop(requests.spawn("inbound", serve(listener, handler, limits.clone(), requests.clone())));
         }
         let local = Local::new(Arc::clone(&shared));
-        drop(doors.spawn("local api", serve(api, local.clone(), limits.clone(), doors.clone())));
+        drop(doors.spawn("local api", serve(api, local, limits.clone(), doors.clone())));
         let file = socket.map(|Socket { listener, file }| {
-            drop(doors.spawn("local api socket", serve(listener, local, limits.clone(), doors.clone())));
+            let serving = sdk::serve(listener, Arc::clone(&shared), limits.clone(), doors.clone());
+            drop(doors.spawn("local api socket", serving));
             file
         });
         drop(doors.spawn("admin", serve(admin, Admin::new(Arc::clone(&shared)), limits, doors.clone())));

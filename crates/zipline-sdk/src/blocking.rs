@@ -1,19 +1,31 @@
 //! The client for code without a runtime. Every call does its own socket I/O in the calling thread.
 
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use zipline_protocol::sdk::GET_MAX;
 
+use crate::buffer::Written;
+use crate::clock::now;
+use crate::core::{Core, Proxy};
 use crate::local::Local;
-use crate::{Buffer, Error, Options, Payload, PutOptions, Reference, Result};
+use crate::proxy::{Ahead, Link, Reply, Waiting};
+use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result};
 
-/// Puts, gets and releases payloads. Clones share its connections.
+/// The queue-proxy keeps the time of a get; beyond it the client waits this long for the answer.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// Whoever waits for a segment looks this often whether one came free.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Puts, gets and releases payloads. Clones share its connection.
 #[derive(Clone, Debug)]
 pub struct Client {
-    local: Local,
-    #[expect(dead_code, reason = "calls that wait come with the socket")]
+    core: Core,
     timeout: Duration,
+    interrupted: Option<fn() -> bool>,
 }
 
 impl Client {
@@ -30,13 +42,18 @@ impl Client {
     /// # Errors
     /// `upstream-failed` if it cannot be reached, `token-missing` if it does not take the token.
     pub fn connect(options: Options) -> Result<Self> {
-        Err(Error::invalid(format_args!("no queue-proxy can be reached with {options:?}")))
+        let (timeout, interrupted) = (options.timeout, options.interrupted);
+        let client = Self { core: Core::Proxy(Proxy::new(options, false)?), timeout, interrupted };
+        if let Core::Proxy(proxy) = &client.core {
+            client.link(proxy)?;
+        }
+        Ok(client)
     }
 
     /// A client that needs no queue-proxy: it holds payloads in this process, by the same rules, for tests and examples.
     #[must_use]
     pub fn local() -> Self {
-        Self { local: Local::new(), timeout: Options::new().timeout }
+        Self { core: Core::Local(Local::new()), timeout: Options::new().timeout, interrupted: None }
     }
 
     /// The same client with another longest wait of one operation.
@@ -51,17 +68,34 @@ impl Client {
     /// `buffer-full`: no memory within the wait; `payload-too-large`: never; `draining`; `request-invalid`: the options.
     #[track_caller]
     pub fn put(&self, bytes: impl AsRef<[u8]>, options: &PutOptions) -> Result<Reference> {
-        self.put_at(bytes, options, Location::caller())
+        let call_site = Location::caller();
+        self.put_at(bytes.as_ref(), options, call_site).map_err(|error| error.put_at(Some(call_site)))
     }
 
-    pub(crate) fn put_at(
+    fn put_at(
         &self,
-        bytes: impl AsRef<[u8]>,
+        bytes: &[u8],
         options: &PutOptions,
         call_site: &'static Location<'static>,
     ) -> Result<Reference> {
-        options.check().map_err(|error| error.put_at(Some(call_site)))?;
-        self.local.put(Bytes::copy_from_slice(bytes.as_ref()), options, call_site)
+        options.check()?;
+        let proxy = match &self.core {
+            Core::Local(local) => return local.put(Bytes::copy_from_slice(bytes), options, call_site),
+            Core::Proxy(proxy) => proxy,
+        };
+        let link = self.link(proxy)?;
+        if bytes.len() > link.inline_max() {
+            let mut buffer = self.buffer(&link, bytes.len(), options.wait)?;
+            buffer.copy_from_slice(bytes);
+            return self.put_written(buffer, options, call_site);
+        }
+        if options.pre_issued {
+            let (id, text) = self.issued(&link, options)?;
+            link.put_ahead(id, Ahead::Inline(bytes), call_site)?;
+            return Ok(Reference::made(text, call_site));
+        }
+        let waiting = link.put_inline(bytes, options)?;
+        self.put_done(&waiting, options, call_site)
     }
 
     /// Memory of `len` bytes that becomes a payload without a copy, by [`Self::put_buffer`].
@@ -70,26 +104,100 @@ impl Client {
     /// As of [`Self::put`].
     #[track_caller]
     pub fn create(&self, len: usize) -> Result<Buffer> {
-        Ok(Buffer::of_process(len))
+        let call_site = Location::caller();
+        match &self.core {
+            Core::Local(_) => Ok(Buffer::of_process(len)),
+            Core::Proxy(proxy) => {
+                let created =
+                    self.link(proxy).and_then(|link| self.buffer(&link, len, PutOptions::new().wait));
+                created.map_err(|error| error.put_at(Some(call_site)))
+            }
+        }
     }
 
     /// Puts what was written into `buffer`.
     ///
     /// # Errors
-    /// As of [`Self::put`]; `request-invalid` if another client made the buffer.
+    /// As of [`Self::put`]; `request-invalid` if a client of another kind made the buffer.
     #[track_caller]
     pub fn put_buffer(&self, buffer: Buffer, options: &PutOptions) -> Result<Reference> {
-        self.put_buffer_at(buffer, options, Location::caller())
+        let call_site = Location::caller();
+        let put = options.check().and_then(|()| self.put_written(buffer, options, call_site));
+        put.map_err(|error| error.put_at(Some(call_site)))
     }
 
-    pub(crate) fn put_buffer_at(
+    fn put_written(
         &self,
         buffer: Buffer,
         options: &PutOptions,
         call_site: &'static Location<'static>,
     ) -> Result<Reference> {
-        options.check().map_err(|error| error.put_at(Some(call_site)))?;
-        self.local.put(buffer.into_bytes(), options, call_site)
+        match (&self.core, buffer.written()) {
+            (Core::Local(local), Some(Written::Process(bytes))) => local.put(bytes, options, call_site),
+            // It goes the way of its segment, whichever connection is used by now.
+            (Core::Proxy(_), Some(Written::Segment { link, id, bytes })) => {
+                if options.pre_issued {
+                    let (payload, text) = self.issued(&link, options)?;
+                    link.put_ahead(payload, Ahead::Segment(id, bytes), call_site)?;
+                    return Ok(Reference::made(text, call_site));
+                }
+                let waiting = link.put_segment(id, bytes, options)?;
+                self.put_done(&waiting, options, call_site)
+            }
+            _ => Err(Error::invalid("the buffer is another client's: put it with the one that created it")),
+        }
+    }
+
+    fn put_done(
+        &self,
+        waiting: &Waiting,
+        options: &PutOptions,
+        call_site: &'static Location<'static>,
+    ) -> Result<Reference> {
+        match self.wait(waiting, options.wait + self.timeout)? {
+            Reply::Put(text) => Ok(Reference::made(text.into(), call_site)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    fn buffer(&self, link: &Arc<Link>, len: usize, wait: Duration) -> Result<Buffer> {
+        let waiting = match link.segment(len, wait)? {
+            Ok(free) => return Ok(Buffer::of_segment(Arc::clone(link), free, len)),
+            Err(waiting) => waiting,
+        };
+        let deadline = now() + wait + self.timeout + GRACE;
+        loop {
+            match waiting.wait(now() + LOOK_EVERY, self.interrupted) {
+                Ok(Reply::Segment(outgoing)) => {
+                    return Ok(Buffer::of_new_segment(Arc::clone(link), outgoing, len));
+                }
+                Ok(other) => return Err(unexpected(other)),
+                Err(error) if error.code() != ErrorCode::DeadlineExceeded || error.is_interrupted() => {
+                    return Err(error);
+                }
+                Err(error) if now() >= deadline => return Err(error),
+                Err(_) => {}
+            }
+            // What has come free meanwhile serves as well; what does not fit makes room.
+            if let Some(free) = link.free_segment(len) {
+                return Ok(Buffer::of_segment(Arc::clone(link), free, len));
+            }
+            link.give_way();
+        }
+    }
+
+    fn issued(
+        &self,
+        link: &Arc<Link>,
+        options: &PutOptions,
+    ) -> Result<(zipline_protocol::PayloadId, Arc<str>)> {
+        if let Some(issued) = link.take_issued(options)? {
+            return Ok(issued);
+        }
+        // The issue that is on its way comes before the answer to this.
+        let settled = link.settle()?;
+        self.wait(&settled, self.timeout)?;
+        link.take_issued(options)?.ok_or_else(not_issued)
     }
 
     /// Gets a payload, which counts as one of its retrievals.
@@ -98,16 +206,24 @@ impl Client {
     /// `reference-invalid`, `reference-forbidden`, `reference-expired`, `retrievals-exhausted`, `payload-lost`;
     /// `buffer-full` if it cannot be received whole; `deadline-exceeded`.
     pub fn get(&self, reference: &Reference) -> Result<Payload> {
-        self.local.get(reference)
+        let got = match &self.core {
+            Core::Local(local) => return local.get(reference),
+            Core::Proxy(proxy) => self.link(proxy).and_then(|link| {
+                let waiting = link.get(std::slice::from_ref(reference), self.timeout)?;
+                match self.wait(&waiting, self.timeout)? {
+                    Reply::Got(_, payload) => Ok(payload),
+                    other => Err(unexpected(other)),
+                }
+            }),
+        };
+        got.map_err(|error| error.put_at(reference.call_site()))
     }
 
-    /// Gets many payloads at once, in the order in which they come.
-    pub fn get_many(
-        &self,
-        references: &[Reference],
-    ) -> impl Iterator<Item = (usize, Result<Payload>)> + use<> {
-        let gets: Vec<_> = references.iter().map(|reference| self.get(reference)).enumerate().collect();
-        gets.into_iter()
+    /// Gets many payloads at once; they come in the order in which they are there, each with its place in `references`.
+    ///
+    /// The iterator waits. Dropping it gives up those that did not come yet.
+    pub fn get_many<'a>(&'a self, references: &'a [Reference]) -> GetMany<'a> {
+        GetMany { client: self, references, asked: 0, left: 0, waiting: None }
     }
 
     /// Frees a payload before its retrievals or its time are used up.
@@ -115,7 +231,17 @@ impl Client {
     /// # Errors
     /// `payload-lost` or `reference-expired` if it is not held any more; `request-invalid` if another instance holds it.
     pub fn release(&self, reference: &Reference) -> Result<()> {
-        self.local.release(reference)
+        let released = match &self.core {
+            Core::Local(local) => return local.release(reference),
+            Core::Proxy(proxy) => self.link(proxy).and_then(|link| {
+                let waiting = link.release(reference)?;
+                match self.wait(&waiting, self.timeout)? {
+                    Reply::Ok => Ok(()),
+                    other => Err(unexpected(other)),
+                }
+            }),
+        };
+        released.map_err(|error| error.put_at(reference.call_site()))
     }
 
     /// Waits until every put with a pre-issued reference was taken.
@@ -123,6 +249,113 @@ impl Client {
     /// # Errors
     /// The first failure of one since this was asked last.
     pub fn settle(&self) -> Result<()> {
+        let Core::Proxy(proxy) = &self.core else { return Ok(()) };
+        let link = self.link(proxy)?;
+        let waiting = link.settle()?;
+        self.wait(&waiting, self.timeout)?;
+        link.take_failure().map_or(Ok(()), Err)
+    }
+
+    fn link(&self, proxy: &Proxy) -> Result<Arc<Link>> {
+        if let Some(link) = proxy.present() {
+            return Ok(link);
+        }
+        let (link, waiting) = proxy.open()?;
+        match self.wait(&waiting, self.timeout)? {
+            Reply::Welcome => {}
+            other => return Err(unexpected(other)),
+        }
+        proxy.welcomed(&link);
+        Ok(link)
+    }
+
+    fn wait(&self, waiting: &Waiting, longest: Duration) -> Result<Reply> {
+        waiting.wait(now() + longest + GRACE, self.interrupted)
+    }
+}
+
+/// The queue-proxy issues nothing in advance now.
+pub(crate) fn not_issued() -> Error {
+    Error::new(
+        ErrorCode::BufferFull,
+        "the queue-proxy issues no references in advance now: it has no key, or too many are unused; put without pre_issued",
+    )
+}
+
+/// The error of an answer that is not the one asked for.
+pub(crate) fn unexpected(reply: Reply) -> Error {
+    match reply {
+        Reply::Refused(_, error) => error,
+        _ => Error::new(ErrorCode::UpstreamFailed, "the queue-proxy answered something that was not asked"),
+    }
+}
+
+/// Payloads of [`Client::get_many`].
+#[derive(Debug)]
+pub struct GetMany<'a> {
+    client: &'a Client,
+    references: &'a [Reference],
+    /// References that were asked for.
+    asked: usize,
+    /// Of the last request.
+    left: usize,
+    /// The last request, and where its references start.
+    waiting: Option<(Waiting, usize)>,
+}
+
+impl GetMany<'_> {
+    fn ask(&mut self, link: &Link) -> Result<()> {
+        let part = &self.references[self.asked..];
+        let part = &part[..part.len().min(GET_MAX)];
+        let waiting = link.get(part, self.client.timeout)?;
+        self.waiting = Some((waiting, self.asked));
+        self.left = part.len();
+        self.asked += part.len();
         Ok(())
+    }
+
+    fn one(&mut self, proxy: &Proxy) -> Result<(usize, Result<Payload>)> {
+        if self.left == 0 {
+            let link = self.client.link(proxy)?;
+            self.ask(&link)?;
+        }
+        let Some((waiting, first)) = &self.waiting else {
+            return Err(Error::invalid("nothing was asked for"));
+        };
+        let reply = self.client.wait(waiting, self.client.timeout)?;
+        self.left -= 1;
+        Ok(match reply {
+            Reply::Got(index, payload) => (first + index, Ok(payload)),
+            Reply::Refused(index, error) => (first + index, Err(error)),
+            other => return Err(unexpected(other)),
+        })
+    }
+}
+
+impl Iterator for GetMany<'_> {
+    type Item = (usize, Result<Payload>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 && self.asked == self.references.len() {
+            return None;
+        }
+        let (index, got) = match &self.client.core {
+            Core::Local(local) => {
+                let index = self.asked;
+                self.asked += 1;
+                (index, local.get(&self.references[index]))
+            }
+            Core::Proxy(proxy) => match self.one(&Arc::clone(proxy)) {
+                Ok(one) => one,
+                Err(error) => {
+                    // Nothing else will come.
+                    let index = self.asked.saturating_sub(self.left.max(1));
+                    (self.left, self.asked) = (0, self.references.len());
+                    (index, Err(error))
+                }
+            },
+        };
+        let call_site = self.references.get(index).and_then(Reference::call_site);
+        Some((index, got.map_err(|error| error.put_at(call_site))))
     }
 }

@@ -1,14 +1,26 @@
-//! The client for tokio. The futures are `Send`; dropping one gives its operation up.
+//! The client for tokio. Its futures are `Send`; dropping one gives its operation up.
 
 use std::panic::Location;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Buffer, Options, Payload, PutOptions, Reference, Result, blocking};
+use bytes::Bytes;
+use zipline_protocol::PayloadId;
+use zipline_protocol::sdk::GET_MAX;
+
+use crate::blocking::{GRACE, LOOK_EVERY, not_issued, unexpected};
+use crate::buffer::Written;
+use crate::clock::now;
+use crate::core::{Core, Proxy};
+use crate::local::Local;
+use crate::proxy::{Ahead, Link, Reply, Waiting};
+use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result};
 
 /// Puts, gets and releases payloads. Clones share its connection.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: blocking::Client,
+    core: Core,
+    timeout: Duration,
 }
 
 impl Client {
@@ -20,52 +32,98 @@ impl Client {
         Self::connect(Options::from_env()?).await
     }
 
-    /// A client of a queue-proxy.
+    /// A client of a queue-proxy. To be called in a tokio runtime, which then serves its connection.
     ///
     /// # Errors
     /// `upstream-failed` if it cannot be reached, `token-missing` if it does not take the token.
     pub async fn connect(options: Options) -> Result<Self> {
-        blocking::Client::connect(options).map(|inner| Self { inner })
+        let timeout = options.timeout;
+        let proxy = Proxy::new(options, true)?;
+        let client = Self { core: Core::Proxy(Arc::clone(&proxy)), timeout };
+        client.link(&proxy).await?;
+        Ok(client)
     }
 
-    /// A client that needs no queue-proxy: it holds payloads in this process, by the same rules, for tests and examples.
+    /// A client that needs no queue-proxy: it holds payloads in this process, by the same rules, for tests and examples. A put
+    /// that waits for room blocks its thread.
     #[must_use]
     pub fn local() -> Self {
-        Self { inner: blocking::Client::local() }
+        Self { core: Core::Local(Local::new()), timeout: Options::new().timeout }
     }
 
     /// The same client with another longest wait of one operation.
     #[must_use]
     pub fn with_timeout(&self, timeout: Duration) -> Self {
-        Self { inner: self.inner.with_timeout(timeout) }
+        Self { timeout, ..self.clone() }
     }
 
-    /// Puts a copy of `bytes`, which is made at once.
+    /// Puts a copy of `bytes`.
     ///
     /// # Errors
     /// `buffer-full`: no memory within the wait; `payload-too-large`: never; `draining`; `request-invalid`: the options.
     #[track_caller]
     pub fn put<'a>(
         &'a self,
-        bytes: impl AsRef<[u8]> + Send + 'a,
+        bytes: impl AsRef<[u8]> + Send + Sync + 'a,
         options: &'a PutOptions,
     ) -> impl Future<Output = Result<Reference>> + Send + 'a {
         let call_site = Location::caller();
-        async move { self.inner.put_at(bytes, options, call_site) }
+        async move {
+            let put = self.put_at(bytes.as_ref(), options, call_site).await;
+            put.map_err(|error| error.put_at(Some(call_site)))
+        }
+    }
+
+    async fn put_at(
+        &self,
+        bytes: &[u8],
+        options: &PutOptions,
+        call_site: &'static Location<'static>,
+    ) -> Result<Reference> {
+        options.check()?;
+        let proxy = match &self.core {
+            Core::Local(local) => return local.put(Bytes::copy_from_slice(bytes), options, call_site),
+            Core::Proxy(proxy) => proxy,
+        };
+        let link = self.link(proxy).await?;
+        if bytes.len() > link.inline_max() {
+            let mut buffer = self.buffer(&link, bytes.len(), options.wait).await?;
+            buffer.copy_from_slice(bytes);
+            return self.put_written(buffer, options, call_site).await;
+        }
+        if options.pre_issued {
+            let (id, text) = self.issued(&link, options).await?;
+            link.put_ahead(id, Ahead::Inline(bytes), call_site)?;
+            return Ok(Reference::made(text, call_site));
+        }
+        let waiting = link.put_inline(bytes, options)?;
+        self.put_done(&waiting, options, call_site).await
     }
 
     /// Memory of `len` bytes that becomes a payload without a copy, by [`Self::put_buffer`].
     ///
     /// # Errors
     /// As of [`Self::put`].
-    pub async fn create(&self, len: usize) -> Result<Buffer> {
-        self.inner.create(len)
+    #[track_caller]
+    pub fn create(&self, len: usize) -> impl Future<Output = Result<Buffer>> + Send + '_ {
+        let call_site = Location::caller();
+        async move {
+            let proxy = match &self.core {
+                Core::Local(_) => return Ok(Buffer::of_process(len)),
+                Core::Proxy(proxy) => proxy,
+            };
+            let created = async {
+                let link = self.link(proxy).await?;
+                self.buffer(&link, len, PutOptions::new().wait).await
+            };
+            created.await.map_err(|error| error.put_at(Some(call_site)))
+        }
     }
 
     /// Puts what was written into `buffer`.
     ///
     /// # Errors
-    /// As of [`Self::put`]; `request-invalid` if another client made the buffer.
+    /// As of [`Self::put`]; `request-invalid` if a client of another kind made the buffer.
     #[track_caller]
     pub fn put_buffer<'a>(
         &'a self,
@@ -73,7 +131,83 @@ impl Client {
         options: &'a PutOptions,
     ) -> impl Future<Output = Result<Reference>> + Send + 'a {
         let call_site = Location::caller();
-        async move { self.inner.put_buffer_at(buffer, options, call_site) }
+        async move {
+            let put = match options.check() {
+                Ok(()) => self.put_written(buffer, options, call_site).await,
+                Err(error) => Err(error),
+            };
+            put.map_err(|error| error.put_at(Some(call_site)))
+        }
+    }
+
+    async fn put_written(
+        &self,
+        buffer: Buffer,
+        options: &PutOptions,
+        call_site: &'static Location<'static>,
+    ) -> Result<Reference> {
+        match (&self.core, buffer.written()) {
+            (Core::Local(local), Some(Written::Process(bytes))) => local.put(bytes, options, call_site),
+            // It goes the way of its segment, whichever connection is used by now.
+            (Core::Proxy(_), Some(Written::Segment { link, id, bytes })) => {
+                if options.pre_issued {
+                    let (payload, text) = self.issued(&link, options).await?;
+                    link.put_ahead(payload, Ahead::Segment(id, bytes), call_site)?;
+                    return Ok(Reference::made(text, call_site));
+                }
+                let waiting = link.put_segment(id, bytes, options)?;
+                self.put_done(&waiting, options, call_site).await
+            }
+            _ => Err(Error::invalid("the buffer is another client's: put it with the one that created it")),
+        }
+    }
+
+    async fn put_done(
+        &self,
+        waiting: &Waiting,
+        options: &PutOptions,
+        call_site: &'static Location<'static>,
+    ) -> Result<Reference> {
+        match self.wait(waiting, options.wait + self.timeout).await? {
+            Reply::Put(text) => Ok(Reference::made(text.into(), call_site)),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    async fn buffer(&self, link: &Arc<Link>, len: usize, wait: Duration) -> Result<Buffer> {
+        let waiting = match link.segment(len, wait)? {
+            Ok(free) => return Ok(Buffer::of_segment(Arc::clone(link), free, len)),
+            Err(waiting) => waiting,
+        };
+        let deadline = now() + wait + self.timeout + GRACE;
+        loop {
+            match waiting.answer(LOOK_EVERY).await {
+                Ok(Reply::Segment(outgoing)) => {
+                    return Ok(Buffer::of_new_segment(Arc::clone(link), outgoing, len));
+                }
+                Ok(other) => return Err(unexpected(other)),
+                Err(error) if error.code() != ErrorCode::DeadlineExceeded || error.is_interrupted() => {
+                    return Err(error);
+                }
+                Err(error) if now() >= deadline => return Err(error),
+                Err(_) => {}
+            }
+            // What has come free meanwhile serves as well; what does not fit makes room.
+            if let Some(free) = link.free_segment(len) {
+                return Ok(Buffer::of_segment(Arc::clone(link), free, len));
+            }
+            link.give_way();
+        }
+    }
+
+    async fn issued(&self, link: &Arc<Link>, options: &PutOptions) -> Result<(PayloadId, Arc<str>)> {
+        if let Some(issued) = link.take_issued(options)? {
+            return Ok(issued);
+        }
+        // The issue that is on its way comes before the answer to this.
+        let settled = link.settle()?;
+        self.wait(&settled, self.timeout).await?;
+        link.take_issued(options)?.ok_or_else(not_issued)
     }
 
     /// Gets a payload, which counts as one of its retrievals.
@@ -82,7 +216,27 @@ impl Client {
     /// `reference-invalid`, `reference-forbidden`, `reference-expired`, `retrievals-exhausted`, `payload-lost`;
     /// `buffer-full` if it cannot be received whole; `deadline-exceeded`.
     pub async fn get(&self, reference: &Reference) -> Result<Payload> {
-        self.inner.get(reference)
+        let proxy = match &self.core {
+            Core::Local(local) => return local.get(reference),
+            Core::Proxy(proxy) => proxy,
+        };
+        let got = async {
+            let link = self.link(proxy).await?;
+            let waiting = link.get(std::slice::from_ref(reference), self.timeout)?;
+            match self.wait(&waiting, self.timeout).await? {
+                Reply::Got(_, payload) => Ok(payload),
+                other => Err(unexpected(other)),
+            }
+        };
+        got.await.map_err(|error| error.put_at(reference.call_site()))
+    }
+
+    /// Gets many payloads at once; they come in the order in which they are there, each with its place in `references`.
+    ///
+    /// Dropping what it gives gives up those that did not come yet.
+    #[must_use]
+    pub fn get_many<'a>(&'a self, references: &'a [Reference]) -> GetMany<'a> {
+        GetMany { client: self, references, asked: 0, left: 0, waiting: None }
     }
 
     /// Frees a payload before its retrievals or its time are used up.
@@ -90,7 +244,19 @@ impl Client {
     /// # Errors
     /// `payload-lost` or `reference-expired` if it is not held any more; `request-invalid` if another instance holds it.
     pub async fn release(&self, reference: &Reference) -> Result<()> {
-        self.inner.release(reference)
+        let proxy = match &self.core {
+            Core::Local(local) => return local.release(reference),
+            Core::Proxy(proxy) => proxy,
+        };
+        let released = async {
+            let link = self.link(proxy).await?;
+            let waiting = link.release(reference)?;
+            match self.wait(&waiting, self.timeout).await? {
+                Reply::Ok => Ok(()),
+                other => Err(unexpected(other)),
+            }
+        };
+        released.await.map_err(|error| error.put_at(reference.call_site()))
     }
 
     /// Waits until every put with a pre-issued reference was taken.
@@ -98,6 +264,91 @@ impl Client {
     /// # Errors
     /// The first failure of one since this was asked last.
     pub async fn settle(&self) -> Result<()> {
-        self.inner.settle()
+        let Core::Proxy(proxy) = &self.core else { return Ok(()) };
+        let link = self.link(proxy).await?;
+        let waiting = link.settle()?;
+        self.wait(&waiting, self.timeout).await?;
+        link.take_failure().map_or(Ok(()), Err)
+    }
+
+    async fn link(&self, proxy: &Proxy) -> Result<Arc<Link>> {
+        if let Some(link) = proxy.present() {
+            link.sendable().await;
+            return Ok(link);
+        }
+        let (link, waiting) = proxy.open()?;
+        match self.wait(&waiting, self.timeout).await? {
+            Reply::Welcome => {}
+            other => return Err(unexpected(other)),
+        }
+        proxy.welcomed(&link);
+        Ok(link)
+    }
+
+    async fn wait(&self, waiting: &Waiting, longest: Duration) -> Result<Reply> {
+        waiting.answer(longest + GRACE).await
+    }
+}
+
+/// Payloads of [`Client::get_many`].
+#[derive(Debug)]
+pub struct GetMany<'a> {
+    client: &'a Client,
+    references: &'a [Reference],
+    /// References that were asked for.
+    asked: usize,
+    /// Of the last request, those that did not come yet.
+    left: usize,
+    /// The last request, and where its references start.
+    waiting: Option<(Waiting, usize)>,
+}
+
+impl GetMany<'_> {
+    /// The next payload and its place in the references; `None` when all have come.
+    ///
+    /// # Cancel safety
+    /// Yes: a payload is taken only when the future is ready.
+    pub async fn next(&mut self) -> Option<(usize, Result<Payload>)> {
+        if self.left == 0 && self.asked == self.references.len() {
+            return None;
+        }
+        let (index, got) = match &self.client.core {
+            Core::Local(local) => {
+                let index = self.asked;
+                self.asked += 1;
+                (index, local.get(&self.references[index]))
+            }
+            Core::Proxy(proxy) => match self.one(&Arc::clone(proxy)).await {
+                Ok(one) => one,
+                Err(error) => {
+                    // Nothing else will come.
+                    let index = self.asked.saturating_sub(self.left.max(1));
+                    (self.left, self.asked) = (0, self.references.len());
+                    (index, Err(error))
+                }
+            },
+        };
+        let call_site = self.references.get(index).and_then(Reference::call_site);
+        Some((index, got.map_err(|error| error.put_at(call_site))))
+    }
+
+    async fn one(&mut self, proxy: &Proxy) -> Result<(usize, Result<Payload>)> {
+        if self.left == 0 {
+            let link = self.client.link(proxy).await?;
+            let part = &self.references[self.asked..];
+            let part = &part[..part.len().min(GET_MAX)];
+            self.waiting = Some((link.get(part, self.client.timeout)?, self.asked));
+            (self.left, self.asked) = (part.len(), self.asked + part.len());
+        }
+        let Some((waiting, first)) = &self.waiting else {
+            return Err(Error::invalid("nothing was asked for"));
+        };
+        let reply = self.client.wait(waiting, self.client.timeout).await?;
+        self.left -= 1;
+        Ok(match reply {
+            Reply::Got(index, payload) => (first + index, Ok(payload)),
+            Reply::Refused(index, error) => (first + index, Err(error)),
+            other => return Err(unexpected(other)),
+        })
     }
 }

@@ -29,12 +29,10 @@ impl Error {
     }
 
     /// The queue-proxy cannot be talked to.
-    #[expect(dead_code, reason = "comes with the socket")]
     pub(crate) fn unreachable(message: impl fmt::Display, source: std::io::Error) -> Self {
         Self::new(ErrorCode::UpstreamFailed, message).caused_by(source)
     }
 
-    #[expect(dead_code, reason = "comes with the socket")]
     pub(crate) fn interrupted(what: &str) -> Self {
         let mut error = Self::new(ErrorCode::DeadlineExceeded, format_args!("{what} was interrupted"));
         error.0.interrupted = true;

@@ -31,16 +31,23 @@ mod buffer;
 #[cfg(feature = "tokio")]
 mod client;
 mod clock;
+mod core;
 mod error;
 mod local;
 mod options;
 mod payload;
+mod proxy;
 mod reference;
 
 pub use buffer::{Buffer, Hold};
 #[cfg(feature = "tokio")]
-pub use client::Client;
+pub use client::{Client, GetMany};
 pub use error::{Error, ErrorCode, Result};
 pub use options::{Options, PutOptions, Retrievals};
 pub use payload::{Payload, Source};
 pub use reference::Reference;
+
+/// The examples of the guide are run with the tests.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../../../docs/sdk-rust.md")]
+mod guide {}

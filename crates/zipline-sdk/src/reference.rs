@@ -21,8 +21,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    pub(crate) fn made(text: &str, call_site: &'static Location<'static>) -> Self {
-        Self { text: text.into(), call_site: Some(call_site) }
+    pub(crate) fn made(text: Arc<str>, call_site: &'static Location<'static>) -> Self {
+        Self { text, call_site: Some(call_site) }
     }
 
     /// The text.

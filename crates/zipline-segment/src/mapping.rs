@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals};
 
@@ -77,6 +77,7 @@ pub enum AdoptError {
 ///
 /// Its handles ([`SegmentMut`](crate::SegmentMut), [`SegmentBytes`](crate::SegmentBytes)) own it while there are any.
 pub struct Mapping {
+    id: u64,
     fd: OwnedFd,
     base: NonNull<u8>,
     capacity: usize,
@@ -124,8 +125,16 @@ impl Mapping {
     }
 
     fn map(fd: OwnedFd, capacity: usize, access: Access, touched: usize) -> io::Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = kernel::map(&fd, capacity, access)?;
-        Ok(Self { fd, base, capacity, access, touched: AtomicUsize::new(touched) })
+        Ok(Self { id, fd, base, capacity, access, touched: AtomicUsize::new(touched) })
+    }
+
+    /// Tells it from every other mapping of this process, wherever it is moved.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
     }
 
     /// Bytes it can hold.

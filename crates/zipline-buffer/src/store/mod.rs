@@ -5,6 +5,7 @@
 //! a wait that is given up knows for certain whether it was answered.
 mod adopt;
 mod drive;
+mod expect;
 mod guard;
 mod reader;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use zipline_protocol::{LeaseId, PayloadId, limits};
 
 use crate::block::{Home, LARGE, Pool, Returned};
@@ -32,7 +33,7 @@ use crate::ledger::{
     Admission, Begun, Effect, Grant, LeaseKey, LeaseWish, Leased, Ledger, Limits, Serial, Ticket,
 };
 pub use adopt::Charge;
-
+pub use expect::Expected;
 pub use guard::PayloadGuard;
 pub use reader::PayloadReader;
 use wait::{PendingBegin, PendingLease};
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     /// The last payload is gone, or the drain began or ended.
     idle: Notify,
     next_local: AtomicU64,
+    expected: expect::Expectations,
 }
 
 struct State {
@@ -207,6 +209,7 @@ impl Store {
                 deadline: Notify::new(),
                 idle: Notify::new(),
                 next_local: AtomicU64::new(0),
+                expected: expect::Expectations::default(),
             }),
         }
     }
@@ -263,7 +266,7 @@ impl Store {
     /// Takes a lease, or resumes the running lease of the same id, whose older reader then ends.
     ///
     /// While all retrievals are taken by running leases, or the peer has all the leases one address may have, it waits up
-    /// to `LEASE_LAPSE`, first come, first served.
+    /// to `LEASE_LAPSE`, first come, first served. For a payload that is [`Expected`] it waits up to `KEY_WAIT`.
     /// # Errors
     /// See [`LeaseError`]; [`LeaseError::data_status`] is the data port's answer.
     /// # Cancel safety
@@ -276,15 +279,26 @@ impl Store {
         async move {
             let LeaseRequest { payload, lease, peer, from, to } = request;
             let wish = LeaseWish { payload, key: LeaseKey::Remote(lease), peer: Some(peer), from, to };
-            let (leased, content, answered) = shared.with(|state, now| {
-                let leased = state.ledger.lease(now, wish)?;
-                let (answer, answered) = oneshot::channel();
-                if let Leased::Waits(ticket) = leased {
-                    state.leases.insert(ticket, answer);
+            let deadline = Instant::now() + limits::KEY_WAIT;
+            let (leased, content, answered) = loop {
+                // Asked first, so that what arrives between the question and the lease is heard.
+                let arrival = shared.expected.arrival(&payload);
+                let asked = shared.with(|state, now| {
+                    let leased = state.ledger.lease(now, wish)?;
+                    let (answer, answered) = oneshot::channel();
+                    if let Leased::Waits(ticket) = leased {
+                        state.leases.insert(ticket, answer);
+                    }
+                    let content = state.contents.get(&payload).cloned().ok_or(LeaseError::NotFound)?;
+                    Ok::<_, LeaseError>((leased, content, answered))
+                });
+                match (asked, arrival) {
+                    (Err(LeaseError::NotFound), Some(arrival)) => {
+                        timeout_at(deadline, arrival).await.map_err(|_elapsed| LeaseError::NotFound)?;
+                    }
+                    (asked, _) => break asked?,
                 }
-                let content = state.contents.get(&payload).cloned().ok_or(LeaseError::NotFound)?;
-                Ok::<_, LeaseError>((leased, content, answered))
-            })?;
+            };
             let grant = match leased {
                 Leased::Granted(grant) => grant,
                 Leased::Waits(ticket) => {

@@ -1,3 +1,4 @@
+mod expect;
 mod growing;
 mod placed;
 

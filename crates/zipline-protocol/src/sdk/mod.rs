@@ -39,6 +39,6 @@ pub const SEGMENTS_MAX: usize = 1024;
 /// Payloads of one connection that the function maps; further gets are refused.
 pub const HANDLES_MAX: usize = 65_536;
 /// Pre-issued references of one connection that no put has used; further ones are not issued.
-pub const ISSUED_MAX: usize = 4096;
+pub const ISSUED_MAX: usize = 1024;
 /// A connection that has not said hello by then is closed.
 pub const HELLO_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);

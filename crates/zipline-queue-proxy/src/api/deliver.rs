@@ -33,6 +33,16 @@ pub(super) enum Source {
 }
 
 impl Source {
+    /// The payload's whole length, as its holder says.
+    pub(super) async fn length(&mut self) -> Result<u64, BodyError> {
+        match self {
+            Self::Local { reader, .. } => reader.completed().await.map(|record| record.length).map_err(lost),
+            Self::Remote { retrieval, .. } => {
+                retrieval.length().ok_or_else(|| lost("its holder knows no length of it yet"))
+            }
+        }
+    }
+
     async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         match self {
             Self::Local { reader, .. } => Some(reader.next().await?.map_err(lost)),

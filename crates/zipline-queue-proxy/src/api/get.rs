@@ -20,30 +20,46 @@ const IN_FLIGHT: u64 = 1024 * 1024;
 
 pub(super) async fn get(shared: &Arc<Shared>, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
     let record = reference::open(shared, request.headers()).await?;
-    let Some(length) = record.length else {
-        return Err(Refusal::new(
-            ErrorCode::ReferenceInvalid,
-            "the reference names a payload without a length",
-        ));
+    let wanted = request.headers().get(header::RANGE);
+    // A reference that was issued before its payload was there names no length: the holder does.
+    let (length, whole) = match record.length {
+        Some(length) => (length, None),
+        None => {
+            let mut source = source(shared, &record, 0, None).await?;
+            (source.length().await.map_err(|error| broke_off(&record, &error))?, Some(source))
+        }
     };
-    let range = match request.headers().get(header::RANGE) {
-        Some(value) => Some(wanted(value, length)?),
+    let range = match wanted {
+        Some(value) => Some(self::wanted(value, length)?),
         None => None,
     };
     let ByteRange { from, to } = range.unwrap_or(ByteRange { from: 0, to: length });
-    let source = if record.boot == shared.boot {
-        local(shared, &record, from, range.map(|range| range.to)).await?
-    } else {
-        remote(shared, &record, from, range.map(|range| range.to)).await?
+    let source = match whole {
+        Some(source) if range.is_none() => source,
+        // Giving up what was asked for spends nothing.
+        _ => source(shared, &record, from, range.map(|range| range.to)).await?,
     };
     let delivery = Delivery::new(shared, source, to - from, range.is_none());
-    let body = delivery.into_body().await.map_err(|error| {
-        Refusal::new(
-            ErrorCode::PayloadLost,
-            format_args!("payload {} broke off: {error}", record.payload.to_text()),
-        )
-    })?;
+    let body = delivery.into_body().await.map_err(|error| broke_off(&record, &error))?;
     Ok(answer(body, &record, length, range))
+}
+
+fn broke_off(record: &Record, error: &dyn std::fmt::Display) -> Refusal {
+    let payload = record.payload.to_text();
+    Refusal::new(ErrorCode::PayloadLost, format_args!("payload {payload} broke off: {error}"))
+}
+
+async fn source(
+    shared: &Arc<Shared>,
+    record: &Record,
+    from: u64,
+    to: Option<u64>,
+) -> Result<Source, Refusal> {
+    if record.boot == shared.boot {
+        local(shared, record, from, to).await
+    } else {
+        remote(shared, record, from, to).await
+    }
 }
 
 fn wanted(value: &HeaderValue, length: u64) -> Result<ByteRange, Refusal> {

@@ -17,11 +17,11 @@ mod get;
 mod invoke;
 #[cfg(test)]
 mod openapi_tests;
-mod put;
-mod query;
+pub(crate) mod put;
+pub(crate) mod query;
 mod range;
-mod reference;
-mod release;
+pub(crate) mod reference;
+pub(crate) mod release;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +57,16 @@ impl Refusal {
             source = cause.source();
         }
         Self::new(code, detail)
+    }
+
+    /// The stable code.
+    pub(crate) fn code(&self) -> ErrorCode {
+        self.code
+    }
+
+    /// What happened, and what to do.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
     }
 
     fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {

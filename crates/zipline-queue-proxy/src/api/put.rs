@@ -9,7 +9,10 @@ use serde::Serialize;
 use tokio::time::timeout;
 use zipline_buffer::{Complete, ExpiryBound, PayloadGuard, PayloadWriter, Spec};
 use zipline_http::Body;
-use zipline_protocol::{ErrorCode, Record, ReferenceKind, Retrievals, header as ours, limits};
+use zipline_protocol::sdk::BoundedBy;
+use zipline_protocol::{
+    ErrorCode, PayloadId, Record, ReferenceKind, ReferenceText, Retrievals, header as ours, limits,
+};
 use zipline_seal::new_payload_id;
 
 use super::Refusal;
@@ -35,61 +38,27 @@ struct Answer<'a> {
 pub(super) async fn put(shared: &Arc<Shared>, request: Request<Body>) -> Result<Response<Body>, Refusal> {
     let query = PutQuery::parse(request.uri().query())?;
     let content_type = request.headers().get(header::CONTENT_TYPE).map(|value| value.as_bytes().to_vec());
-    if let Some(length) =
-        content_type.as_ref().map(Vec::len).filter(|length| *length > limits::CONTENT_TYPE_MAX)
-    {
-        return Err(Refusal::invalid(format_args!(
-            "the content type has {length} bytes, at most {} can be kept",
-            limits::CONTENT_TYPE_MAX
-        )));
-    }
-    if !shared.keyring.can_seal() {
-        let detail = "the platform has not given this queue-proxy a key to seal references with: try again";
-        return Err(Refusal::new(ErrorCode::UpstreamFailed, detail));
-    }
+    fits(content_type.as_deref())?;
+    can_seal(shared)?;
     let mut body = request.into_body();
     let id = new_payload_id();
-    let spec = Spec {
-        id,
-        kind: ReferenceKind::Put,
-        length: body.exact_length(),
-        retrievals: query.retrievals,
-        ttl: Some(query.ttl),
-        linger: query.linger,
-        wait: Some(query.wait),
-        windowed: false,
-    };
+    let spec = spec(id, body.exact_length(), query);
     // Memory comes first: the client that waits for `100 Continue` gets it when the body is read for the first time.
     let begun = shared.store.begin(spec).await;
     let (writer, guard) =
         begun.map_err(|error| Refusal::new(error.code(), format_args!("nothing was put: {error}")))?;
     let complete = fill(writer, &mut body).await?;
     let kept = keep(guard, query);
-    let record = Record {
-        kind: ReferenceKind::Put,
-        payload: id,
-        boot: shared.boot,
-        addresses: shared.data_addresses.clone(),
-        length: Some(complete.length),
-        expiry_unix_ms: Some(kept.expires_at),
-        retrievals: query.retrievals,
-        digest: complete.digest,
-        binding: None,
-        certificate: shared.data_certificate,
-        zone: shared.guidance.zone().to_string(),
-        tenant: shared.keyring.tenant().to_owned(),
-        content_type,
-    };
-    let reference = shared.keyring.seal_reference(&record).map_err(|error| {
+    let sealing = Sealing { id, complete: Some(complete), expires_at: kept.expires_at, query, content_type };
+    let reference = seal(shared, sealing).inspect_err(|_| {
         // Nobody could ever name the payload. It is there for sure: nobody knew of it.
         let _ = shared.store.release(&id);
-        Refusal::new(ErrorCode::UpstreamFailed, format_args!("no reference could be sealed: {error}"))
     })?;
     let answer = Answer {
         reference: reference.as_str(),
         expires_at: kept.expires_at,
         ttl_seconds: kept.ttl.as_secs_f64(),
-        bounded_by: kept.bounded_by,
+        bounded_by: kept.bounded_by.as_str(),
         retrievals: match query.retrievals {
             Retrievals::Limited(count) => Some(count),
             Retrievals::Unlimited => None,
@@ -148,21 +117,97 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
     }
 }
 
-struct Kept {
-    ttl: Duration,
-    expires_at: u64,
-    bounded_by: &'static str,
+/// The life of a put that was taken.
+pub(crate) struct Kept {
+    pub(crate) ttl: Duration,
+    /// Unix milliseconds.
+    pub(crate) expires_at: u64,
+    pub(crate) bounded_by: BoundedBy,
 }
 
 /// Lets the payload live on by its ttl, and says which one really applies.
-fn keep(guard: PayloadGuard, query: PutQuery) -> Kept {
+pub(crate) fn keep(guard: PayloadGuard, query: PutQuery) -> Kept {
     let (ttl, bounded_by) = match guard.expiry() {
-        Some(expiry) if expiry.bound == ExpiryBound::Drain => (expiry.after, "drain"),
-        _ if query.ttl_cut => (query.ttl, "maximum"),
-        _ => (query.ttl, "requested"),
+        Some(expiry) if expiry.bound == ExpiryBound::Drain => (expiry.after, BoundedBy::Drain),
+        _ if query.ttl_cut => (query.ttl, BoundedBy::Maximum),
+        _ => (query.ttl, BoundedBy::Requested),
     };
     guard.keep();
+    Kept { ttl, expires_at: expires_at(ttl), bounded_by }
+}
+
+/// In Unix milliseconds, if its life begins now.
+pub(crate) fn expires_at(ttl: Duration) -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let expires_at = u64::try_from((now + ttl).as_millis()).unwrap_or(u64::MAX);
-    Kept { ttl, expires_at, bounded_by }
+    u64::try_from((now + ttl).as_millis()).unwrap_or(u64::MAX)
+}
+
+/// What a put asks of the store.
+pub(crate) fn spec(id: PayloadId, length: Option<u64>, query: PutQuery) -> Spec {
+    Spec {
+        id,
+        kind: ReferenceKind::Put,
+        length,
+        retrievals: query.retrievals,
+        ttl: Some(query.ttl),
+        linger: query.linger,
+        wait: Some(query.wait),
+        windowed: false,
+    }
+}
+
+/// Refuses a content type that no reference has room for.
+pub(crate) fn fits(content_type: Option<&[u8]>) -> Result<(), Refusal> {
+    match content_type.map(<[u8]>::len).filter(|length| *length > limits::CONTENT_TYPE_MAX) {
+        Some(length) => Err(Refusal::invalid(format_args!(
+            "the content type has {length} bytes, at most {} can be kept",
+            limits::CONTENT_TYPE_MAX
+        ))),
+        None => Ok(()),
+    }
+}
+
+/// Refuses while there is no key.
+pub(crate) fn can_seal(shared: &Shared) -> Result<(), Refusal> {
+    if shared.keyring.can_seal() {
+        return Ok(());
+    }
+    let detail = "the platform has not given this queue-proxy a key to seal references with: try again";
+    Err(Refusal::new(ErrorCode::UpstreamFailed, detail))
+}
+
+/// What the reference of a put says.
+pub(crate) struct Sealing {
+    pub(crate) id: PayloadId,
+    /// `None`: issued before its payload is there.
+    pub(crate) complete: Option<Complete>,
+    pub(crate) expires_at: u64,
+    pub(crate) query: PutQuery,
+    pub(crate) content_type: Option<Vec<u8>>,
+}
+
+/// Seals the reference of a put.
+///
+/// # Errors
+/// `upstream-failed` if there is no key, or nothing that a reference could say where to find it.
+pub(crate) fn seal(shared: &Shared, sealing: Sealing) -> Result<ReferenceText, Refusal> {
+    let Sealing { id, complete, expires_at, query, content_type } = sealing;
+    let record = Record {
+        kind: ReferenceKind::Put,
+        payload: id,
+        boot: shared.boot,
+        addresses: shared.data_addresses.clone(),
+        length: complete.map(|complete| complete.length),
+        expiry_unix_ms: Some(expires_at),
+        retrievals: query.retrievals,
+        digest: complete.and_then(|complete| complete.digest),
+        binding: None,
+        certificate: shared.data_certificate,
+        zone: shared.guidance.zone().to_string(),
+        tenant: shared.keyring.tenant().to_owned(),
+        content_type,
+    };
+    shared.keyring.seal_reference(&record).map_err(|error| {
+        Refusal::new(ErrorCode::UpstreamFailed, format_args!("no reference could be sealed: {error}"))
+    })
 }

@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
+use zipline_protocol::sdk::Terms;
 use zipline_protocol::{Retrievals, limits};
 
 use super::Refusal;
 
 /// What a put asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct PutQuery {
-    pub(super) retrievals: Retrievals,
+pub(crate) struct PutQuery {
+    pub(crate) retrievals: Retrievals,
     /// Within the maximum.
-    pub(super) ttl: Duration,
+    pub(crate) ttl: Duration,
     /// Whether more than the maximum was asked for.
-    pub(super) ttl_cut: bool,
-    pub(super) linger: Duration,
-    pub(super) wait: Duration,
+    pub(crate) ttl_cut: bool,
+    pub(crate) linger: Duration,
+    pub(crate) wait: Duration,
 }
 
 impl PutQuery {
@@ -39,10 +40,7 @@ impl PutQuery {
                 "retrievals" => read.retrievals = retrievals(value)?,
                 "ttl" => {
                     let asked = duration("ttl", value)?;
-                    if asked.is_zero() {
-                        return Err(Refusal::invalid("ttl must be more than 0"));
-                    }
-                    read.ttl = asked.min(limits::TTL_MAX);
+                    read.ttl = life(asked)?;
                     read.ttl_cut = asked > limits::TTL_MAX;
                 }
                 "linger" => read.linger = bounded("linger", value, limits::LINGER_MAX)?,
@@ -61,6 +59,30 @@ impl PutQuery {
         }
         Ok(read)
     }
+
+    /// What the terms of an SDK's put ask for, by the same rules.
+    ///
+    /// # Errors
+    /// `request-invalid` for values out of bounds.
+    pub(crate) fn from_terms(terms: &Terms<'_>) -> Result<Self, Refusal> {
+        let read = Self {
+            retrievals: terms.retrievals,
+            ttl: life(terms.ttl)?,
+            ttl_cut: terms.ttl > limits::TTL_MAX,
+            linger: within("linger", terms.linger, limits::LINGER_MAX)?,
+            wait: within("wait", terms.wait, limits::PUT_WAIT_MAX)?,
+        };
+        Ok(read)
+    }
+}
+
+/// A life that is not over at once, cut at its maximum.
+fn life(asked: Duration) -> Result<Duration, Refusal> {
+    if asked.is_zero() {
+        Err(Refusal::invalid("ttl must be more than 0"))
+    } else {
+        Ok(asked.min(limits::TTL_MAX))
+    }
 }
 
 fn retrievals(value: &str) -> Result<Retrievals, Refusal> {
@@ -77,7 +99,10 @@ fn retrievals(value: &str) -> Result<Retrievals, Refusal> {
 }
 
 fn bounded(name: &str, value: &str, most: Duration) -> Result<Duration, Refusal> {
-    let asked = duration(name, value)?;
+    within(name, duration(name, value)?, most)
+}
+
+fn within(name: &str, asked: Duration, most: Duration) -> Result<Duration, Refusal> {
     if asked > most {
         return Err(Refusal::invalid(format_args!("{name} must be at most {}s", most.as_secs())));
     }

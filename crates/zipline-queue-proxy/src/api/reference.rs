@@ -12,15 +12,14 @@ pub(super) async fn open(shared: &Shared, headers: &HeaderMap) -> Result<Record,
     let (Some(value), None) = (values.next(), values.next()) else {
         return Err(Refusal::invalid("the header Zipline-Reference must be there, once"));
     };
-    let invalid = |what: &dyn std::fmt::Display| {
-        Refusal::new(
-            ErrorCode::ReferenceInvalid,
-            format_args!(
-                "the reference cannot be opened here: {what}; pass it on exactly as the put gave it"
-            ),
-        )
-    };
-    let text = value.to_str().map_err(|_| invalid(&"it is not ASCII"))?;
+    match value.to_str() {
+        Ok(text) => open_text(shared, text).await,
+        Err(_) => Err(invalid(&"it is not ASCII")),
+    }
+}
+
+/// Opens a reference; only those of puts are taken here.
+pub(crate) async fn open_text(shared: &Shared, text: &str) -> Result<Record, Refusal> {
     let text = ReferenceText::parse(text).map_err(|error| invalid(&error))?;
     shared.keyring.open_reference_waiting(&text, ReferenceKind::Put).await.map_err(|error| {
         match error.code() {
@@ -28,4 +27,11 @@ pub(super) async fn open(shared: &Shared, headers: &HeaderMap) -> Result<Record,
             code => Refusal::new(code, format_args!("the reference is {error}")),
         }
     })
+}
+
+fn invalid(what: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(
+        ErrorCode::ReferenceInvalid,
+        format_args!("the reference cannot be opened here: {what}; pass it on exactly as the put gave it"),
+    )
 }

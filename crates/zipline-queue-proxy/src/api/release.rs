@@ -2,12 +2,21 @@
 
 use http::{Request, Response, StatusCode};
 use zipline_http::Body;
+use zipline_protocol::Record;
 
 use super::{Refusal, reference};
 use crate::state::Shared;
 
 pub(super) async fn release(shared: &Shared, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
     let record = reference::open(shared, request.headers()).await?;
+    release_record(shared, &record)?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    Ok(response)
+}
+
+/// Frees the payload that a record names, if it is held here.
+pub(crate) fn release_record(shared: &Shared, record: &Record) -> Result<(), Refusal> {
     if record.boot != shared.boot {
         return Err(Refusal::invalid(
             "another instance holds this payload: only the one that put it can release it, and it expires by itself",
@@ -18,8 +27,5 @@ pub(super) async fn release(shared: &Shared, request: &Request<Body>) -> Result<
             error.code(),
             format_args!("payload {} cannot be released: {error}", record.payload.to_text()),
         )
-    })?;
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    Ok(response)
+    })
 }

@@ -54,7 +54,7 @@ impl Local {
                     self.shared.freed.wait_for(&mut ledger, until.saturating_sub(now));
                 }
                 Err(error) => return Err(error.put_at(Some(call_site))),
-                Ok(()) => return Ok(Reference::made(&text, call_site)),
+                Ok(()) => return Ok(Reference::made(text.as_str().into(), call_site)),
             }
         }
     }

@@ -13,6 +13,7 @@ mod local_api;
 mod matrix;
 mod openapi;
 mod references;
+mod sdk;
 mod sizes;
 mod takeaway;
 mod tls;

@@ -1,0 +1,48 @@
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_waits_for_a_payload_that_is_expected() {
+    let store = store(MIB, MIB);
+    let mut expected = store.expectation();
+    expected.add(id(1));
+    let early = asked(&store);
+    tokio::task::yield_now().await;
+    let bytes = pattern(1_000);
+    filled(&store, put(1, Some(1_000)), &bytes).await.keep();
+    assert!(expected.ends(&id(1)));
+    let reader = early.outcome().await.unwrap();
+    assert_eq!(read_all(reader).await.unwrap(), bytes);
+    assert!(!expected.ends(&id(1)), "a second put of it would not be expected");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_is_bounded_and_ends_with_the_expectation() {
+    let store = store(MIB, MIB);
+    let mut expected = store.expectation();
+    expected.add(id(1));
+    let began = Instant::now();
+    assert_eq!(store.lease(lease_of(1, 1, 0)).await.err(), Some(LeaseError::NotFound));
+    assert_eq!(began.elapsed(), limits::KEY_WAIT);
+    let waiting = asked(&store);
+    tokio::task::yield_now().await;
+    drop(expected);
+    assert_eq!(waiting.outcome().await.err(), Some(LeaseError::NotFound));
+    assert_eq!(began.elapsed(), limits::KEY_WAIT, "nobody waits for what is not expected any more");
+    assert_eq!(store.lease(lease_of(2, 1, 0)).await.err(), Some(LeaseError::NotFound));
+    assert_eq!(began.elapsed(), limits::KEY_WAIT);
+}
+
+/// A lease that is asked for at once, by somebody else.
+fn asked(store: &Store) -> Asked {
+    let mut tasks = JoinSet::new();
+    tasks.spawn(store.lease(lease_of(1, 1, 0)));
+    Asked(tasks)
+}
+
+struct Asked(JoinSet<Result<PayloadReader, LeaseError>>);
+
+impl Asked {
+    async fn outcome(mut self) -> Result<PayloadReader, LeaseError> {
+        self.0.join_next().await.unwrap().unwrap()
+    }
+}

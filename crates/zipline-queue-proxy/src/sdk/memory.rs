@@ -1,0 +1,309 @@
+//! Memory that one SDK connection shares with its queue-proxy.
+//!
+//! *Outgoing* segments are written by the function, *incoming* ones by the queue-proxy. Neither kind is ever used by another
+//! connection: what a function may still have mapped is written again only when it said that it is done. Outgoing memory
+//! counts against the budget of what is held, incoming memory against the one of what is in flight, while it exists; what is warm
+//! and unused goes when it is idle, and with the connection.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use zipline_buffer::{BeginError, Charge, InFlight, Permit, Store};
+use zipline_protocol::ErrorCode;
+use zipline_segment::{Home, HugePages, Mapping, SegmentMut};
+
+use crate::api::Refusal;
+
+/// Smallest segment.
+const SEGMENT_MIN: u64 = 256 * 1024;
+
+/// A warm segment may be this many times larger than the payload it is taken for.
+const WASTE_MAX: u64 = 8;
+
+/// Warm segments of one connection.
+const WARM_MAX: usize = 16;
+
+/// Warm segments go when they were not used for so long.
+pub(super) const WARM_IDLE: Duration = Duration::from_secs(20);
+
+/// Capacity for a payload of `len` bytes: at most a quarter more, so that segments of like payloads fit each other.
+pub(super) fn capacity(len: u64) -> u64 {
+    let len = len.max(SEGMENT_MIN);
+    let step = (1_u64 << len.ilog2()) / 4;
+    len.checked_next_multiple_of(step).unwrap_or(len)
+}
+
+/// A mapping and its share of a budget: of what is held for outgoing ones, of what is in flight for incoming ones.
+#[derive(Debug)]
+pub(super) struct Charged<C> {
+    pub(super) mapping: Mapping,
+    charge: C,
+}
+
+impl<C: Send + Sync + 'static> Charged<C> {
+    fn new(charge: C, capacity: u64) -> Result<Self, Refusal> {
+        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+        let mapping = Mapping::create(capacity, HugePages::Off).map_err(|error| {
+            let detail = format!("the system gives no memory for {capacity} bytes: {error}");
+            Refusal::new(ErrorCode::BufferFull, detail)
+        })?;
+        Ok(Self { mapping, charge })
+    }
+
+    /// The right to write it; `returned` takes it back.
+    pub(super) fn lend(self, returned: impl FnOnce(Self) + Send + Sync + 'static) -> SegmentMut {
+        let Self { mapping, charge } = self;
+        SegmentMut::whole(mapping, Some(Box::new(Borrowed { charge, returned })))
+    }
+
+    /// Its pages go, whoever still maps them; those of memory that was shown go with its last mapping.
+    fn discard(mut self) {
+        // Sealed memory keeps its pages until it goes as a whole.
+        let _ = self.mapping.discard_from(0);
+    }
+}
+
+/// An outgoing segment.
+pub(super) type Granted = Charged<Charge>;
+
+/// Makes an outgoing segment of at least `len` bytes, once there is budget for it.
+///
+/// # Errors
+/// `payload-too-large` beyond the whole budget, `buffer-full` if none comes free within `wait`.
+pub(super) async fn grant(store: &Store, len: u64, wait: Duration) -> Result<Granted, Refusal> {
+    let capacity = capacity(len);
+    // Where rounding alone is too much for the budget, it is not rounded.
+    let capacity = if store.totals().budget_bytes < capacity { len } else { capacity };
+    let refused = |error: BeginError| {
+        Refusal::new(
+            error.code(),
+            format_args!("no memory for {len} bytes: {error}; drop buffers, or wait longer"),
+        )
+    };
+    Charged::new(store.grant(capacity, Some(wait)).await.map_err(refused)?, capacity)
+}
+
+/// Makes an incoming segment of at least `len` bytes, once there is budget for it.
+async fn receive(budget: &InFlight, len: u64) -> Result<Charged<Permit>, Refusal> {
+    let (capacity, most) = (capacity(len), budget.budget_bytes());
+    if len > most {
+        return Err(Refusal::new(
+            ErrorCode::PayloadTooLarge,
+            format_args!(
+                "{len} bytes are more than the {most} that may be in flight here: get it as a stream, or raise the budget"
+            ),
+        ));
+    }
+    let permit = budget.acquire(capacity).await.map_err(|error| Refusal::new(error.code(), error))?;
+    Charged::new(permit, capacity)
+}
+
+struct Borrowed<C, F> {
+    charge: C,
+    returned: F,
+}
+
+impl<C: Send + Sync, F: FnOnce(Charged<C>) + Send + Sync> Home for Borrowed<C, F> {
+    fn returned(self: Box<Self>, mapping: Mapping) {
+        let Self { charge, returned } = *self;
+        returned(Charged { mapping, charge });
+    }
+}
+
+/// The warm segments for payloads that one function gets.
+#[derive(Clone, Debug)]
+pub(super) struct Incoming {
+    shared: Arc<Warm>,
+}
+
+#[derive(Debug)]
+struct Warm {
+    budget: InFlight,
+    state: Mutex<WarmState>,
+}
+
+#[derive(Debug, Default)]
+struct WarmState {
+    segments: Vec<(Charged<Permit>, Instant)>,
+    /// The connection has ended: what comes back may still be mapped, and is never used again.
+    closed: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(budget: InFlight) -> Self {
+        Self { shared: Arc::new(Warm { budget, state: Mutex::default() }) }
+    }
+
+    /// A segment for `len` bytes, warm if there is one.
+    ///
+    /// # Errors
+    /// `payload-too-large` beyond the whole budget, `buffer-full` if too many wait.
+    /// # Cancel safety
+    /// Dropping the future gives up its place.
+    pub(super) async fn segment(&self, len: u64) -> Result<SegmentMut, Refusal> {
+        let charged = match self.take(len) {
+            Some(warm) => warm,
+            None => {
+                // What is warm and does not fit must not keep budget from what is needed.
+                let others = std::mem::take(&mut self.shared.state.lock().segments);
+                let full =
+                    self.shared.budget.used_bytes() + capacity(len) > self.shared.budget.budget_bytes();
+                if full {
+                    others.into_iter().for_each(|(charged, _)| charged.discard());
+                } else {
+                    self.shared.state.lock().segments.extend(others);
+                }
+                receive(&self.shared.budget, len).await?
+            }
+        };
+        let shared = Arc::clone(&self.shared);
+        let mut segment = charged.lend(move |charged| shared.give(charged));
+        segment.truncate(usize::try_from(len).unwrap_or(usize::MAX));
+        Ok(segment)
+    }
+
+    fn take(&self, len: u64) -> Option<Charged<Permit>> {
+        let mut state = self.shared.state.lock();
+        let fits = |charged: &Charged<Permit>| {
+            let capacity = charged.mapping.capacity() as u64;
+            (capacity >= len && capacity / WASTE_MAX <= len.max(SEGMENT_MIN)).then_some(capacity)
+        };
+        let all = state.segments.iter().enumerate();
+        let (_, at) = all.filter_map(|(at, (charged, _))| Some((fits(charged)?, at))).min()?;
+        Some(state.segments.swap_remove(at).0)
+    }
+
+    /// Gives up warm segments that were not used for [`WARM_IDLE`].
+    pub(super) fn cool(&self) {
+        let now = Instant::now();
+        let cold: Vec<_> = {
+            let mut state = self.shared.state.lock();
+            state.segments.extract_if(.., |(_, since)| now.duration_since(*since) >= WARM_IDLE).collect()
+        };
+        cold.into_iter().for_each(|(charged, _)| charged.discard());
+    }
+}
+
+impl Warm {
+    fn give(&self, charged: Charged<Permit>) {
+        let rest = {
+            let mut state = self.state.lock();
+            if state.closed || state.segments.len() >= WARM_MAX {
+                Some(charged)
+            } else {
+                state.segments.push((charged, Instant::now()));
+                None
+            }
+        };
+        // The function said that it is done with it, or may still map it: then its pages must stay.
+        drop(rest);
+    }
+}
+
+/// Ends the reuse of a connection's incoming memory.
+#[derive(Debug)]
+pub(super) struct Closing(pub(super) Incoming);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        let warm = {
+            let mut state = self.0.shared.state.lock();
+            state.closed = true;
+            std::mem::take(&mut state.segments)
+        };
+        drop(warm);
+    }
+}
+
+/// Outgoing segments whose payloads are gone, on their way back to their connection.
+#[derive(Debug, Default)]
+pub(super) struct Returns {
+    queue: Mutex<Vec<(u32, Granted)>>,
+    bell: Notify,
+}
+
+impl Returns {
+    pub(super) fn give(&self, id: u32, charged: Granted) {
+        self.queue.lock().push((id, charged));
+        self.bell.notify_one();
+    }
+
+    pub(super) fn take(&self) -> Vec<(u32, Granted)> {
+        std::mem::take(&mut *self.queue.lock())
+    }
+
+    /// Resolves when something was given since this was awaited last.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn some(&self) {
+        self.bell.notified().await;
+    }
+}
+
+/// A descriptor of the mapping that others may read and nobody may newly write through.
+///
+/// # Errors
+/// What the kernel says.
+pub(super) fn shown(mapping: &Mapping) -> io::Result<std::os::fd::OwnedFd> {
+    use std::os::fd::AsFd as _;
+    mapping.seal_future_write()?;
+    mapping.as_fd().try_clone_to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capacities_waste_at_most_a_quarter() {
+        for len in [1, 100_000, 262_144, 262_145, 1_000_000, 100_000_000, 1 << 30, (1 << 30) + 1] {
+            let capacity = capacity(len);
+            assert!(capacity >= len && capacity >= SEGMENT_MIN, "{len}");
+            assert!(len < SEGMENT_MIN || capacity <= len + len / 4 + 1, "{len}: {capacity}");
+            assert_eq!(super::capacity(capacity), capacity, "{len}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_back_is_used_again_until_it_is_cold() {
+        let incoming = Incoming::new(InFlight::new(10 << 20));
+        let first = incoming.segment(1_000_000).await.unwrap();
+        let id = first.mapping().id();
+        let second = incoming.segment(1_000_000).await.unwrap();
+        assert_ne!(second.mapping().id(), id);
+        drop(first);
+        assert_eq!(incoming.segment(900_000).await.unwrap().mapping().id(), id, "it is warm");
+        let used = incoming.shared.budget.used_bytes();
+        drop(second);
+        assert_eq!(incoming.shared.budget.used_bytes(), used, "warm memory counts");
+        tokio::time::advance(WARM_IDLE).await;
+        incoming.cool();
+        assert_eq!(incoming.shared.budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn warm_memory_makes_room_for_what_does_not_fit_it() {
+        let incoming = Incoming::new(InFlight::new(4 << 20));
+        drop(incoming.segment(3 << 20).await.unwrap());
+        let large = incoming.segment(4 << 20).await.unwrap();
+        assert_eq!(large.len(), 4 << 20);
+        let error = incoming.segment(5 << 20).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::PayloadTooLarge);
+    }
+
+    #[tokio::test]
+    async fn after_the_end_of_the_connection_nothing_is_used_again() {
+        let incoming = Incoming::new(InFlight::new(4 << 20));
+        let segment = incoming.segment(1 << 20).await.unwrap();
+        drop(incoming.segment(1 << 20).await.unwrap());
+        drop(Closing(incoming.clone()));
+        drop(segment);
+        assert_eq!(incoming.shared.budget.used_bytes(), 0);
+        assert!(incoming.shared.state.lock().segments.is_empty());
+    }
+}

@@ -12,7 +12,7 @@ DEMO := examples/video-analytics
 
 SOAK_SECONDS ?= 3600
 
-.PHONY: help demo test build lint bench bench-proxy soak sanitize miri test-soak test-rust test-demo test-clients test-python test-protocols test-interop test-manifests test-cluster images test-images clean-state
+.PHONY: help demo test build lint bench bench-proxy bench-transfer soak sanitize miri test-soak test-rust test-demo test-clients test-python test-protocols test-interop test-manifests test-cluster images test-images clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,11 +40,14 @@ bench: release ## measure invokes, inline and deferred, of 1 KB to 100 MB
 bench-proxy: release $(STAMPS)/knative $(STAMPS)/bench ## measure our queue-proxy, Knative's and nginx before the same upstream
 	target/release/zipline bench proxy $(ARGS)
 
+bench-transfer: release $(STAMPS)/peers ## measure payloads from memory to memory beside Redis, S3 servers and nginx (as root; ARGS=--quick)
+	target/release/zipline bench transfer $(ARGS)
+
 soak: release ## an hour of mixed payloads while senders, receivers and links fail at random (SOAK_SECONDS, ARGS=--seed N)
 	@mkdir -p build
 	target/release/zipline-soak --seconds $(SOAK_SECONDS) --json build/soak.json $(ARGS)
 
-test-rust: build ## run the Rust tests
+test-rust: build $(STAMPS)/bench ## run the Rust tests
 	cargo test --workspace
 
 test-soak: build ## the same for twenty seconds and with smaller payloads
@@ -106,6 +109,10 @@ $(STAMPS)/rust: scripts/setup-rust.sh rust-toolchain.toml | $(STAMPS)/debian
 
 $(STAMPS)/bench: scripts/setup-bench.sh
 	scripts/setup-bench.sh
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/peers: scripts/setup-bench.sh | $(STAMPS)/rust
+	scripts/setup-bench.sh peers
 	@mkdir -p $(STAMPS) && touch $@
 
 $(STAMPS)/python: scripts/setup-python.sh $(DEMO)/requirements.txt clients/requirements.txt | $(STAMPS)/debian

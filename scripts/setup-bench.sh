@@ -1,31 +1,58 @@
 #!/usr/bin/env bash
-# Installs what `zipline bench proxy` measures against and calls: Debian's nginx, and iproute2 for its network namespaces.
+# Installs what the benchmarks measure against and call. Without an argument, what Debian has: Redis, nginx, iperf3, and iproute2
+# with util-linux for network namespaces. With `peers` also what has to be fetched or built, into build/bench: redis-py with
+# hiredis, versitygw, s3s-fs. What is there already is left alone.
 set -euo pipefail
+cd "$(dirname "$0")/.."
 
-needed=(/usr/sbin/nginx:nginx-light /sbin/ip:iproute2 /usr/bin/unshare:util-linux)
+REDIS_PY=8.1.0
+HIREDIS=3.5.0
+NUMPY=2.4.6
+VERSITYGW=v1.8.0
+S3S_FS=0.14.1
+
+needed=(/usr/sbin/nginx:nginx-light /sbin/ip:iproute2 /usr/bin/unshare:util-linux /usr/bin/redis-server:redis-server
+    /usr/bin/iperf3:iperf3)
 
 missing=()
 for pair in "${needed[@]}"; do
     [ -x "${pair%%:*}" ] || missing+=("${pair##*:}")
 done
-[ "${#missing[@]}" -eq 0 ] && exit 0
-
-as_root=()
-if [ "$(id -u)" -ne 0 ]; then
-    if ! command -v sudo >/dev/null; then
-        echo "setup: as root, run: apt-get install -y --no-install-recommends ${missing[*]}" >&2
-        exit 1
+if [ "${#missing[@]}" -gt 0 ]; then
+    as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            echo "setup: as root, run: apt-get install -y --no-install-recommends ${missing[*]}" >&2
+            exit 1
+        fi
+        as_root=(sudo)
     fi
-    as_root=(sudo)
+    echo "setup: installing ${missing[*]}"
+    export DEBIAN_FRONTEND=noninteractive
+    # The packages start servers of their own; these are only started by the benchmark.
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
+        "${as_root[@]}" chmod +x "$policy"
+        trap '"${as_root[@]}" rm -f "$policy"' EXIT
+    fi
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
-echo "setup: installing ${missing[*]}"
-export DEBIAN_FRONTEND=noninteractive
-# The package starts a server of its own; this one is only started by the benchmark.
-policy=/usr/sbin/policy-rc.d
-if [ ! -e "$policy" ]; then
-    printf '#!/bin/sh\nexit 101\n' | "${as_root[@]}" tee "$policy" >/dev/null
-    "${as_root[@]}" chmod +x "$policy"
-    trap '"${as_root[@]}" rm -f "$policy"' EXIT
+
+[ "${1:-}" = peers ] || exit 0
+
+tools=build/bench
+mkdir -p "$tools"
+python=$tools/python/bin/python
+if [ ! -x "$python" ]; then
+    /usr/bin/python3 -m venv "$tools/python"
 fi
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
+"$python" -m pip install -q "redis==$REDIS_PY" "hiredis==$HIREDIS" "numpy==$NUMPY"
+if [ ! -x "$tools/bin/versitygw" ]; then
+    GOBIN=$PWD/$tools/bin go install -trimpath "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
+fi
+if [ ! -x "$tools/bin/s3s-fs" ]; then
+    CARGO_TARGET_DIR=$PWD/$tools/target cargo install s3s-fs --version "$S3S_FS" --features binary --locked --root "$tools"
+    rm -rf "$tools/target"
+fi

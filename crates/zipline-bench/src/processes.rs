@@ -14,8 +14,13 @@ pub(crate) struct Usage {
 
 /// What the living processes of some trees have used.
 pub(crate) fn usage(roots: &[u32]) -> Usage {
+    own_usage(&tree(roots))
+}
+
+/// What these processes have used, without those that they started.
+pub(crate) fn own_usage(pids: &[u32]) -> Usage {
     let mut all = Usage::default();
-    for pid in tree(roots) {
+    for pid in pids {
         let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
         for thread in threads {
             let statistics = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();

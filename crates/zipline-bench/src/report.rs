@@ -17,6 +17,9 @@ pub(crate) struct Report<R> {
     command: String,
     machine: Machine,
     pub(crate) rows: Vec<R>,
+    /// What else a benchmark has to say of its run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) findings: Option<serde_json::Value>,
 }
 
 /// One measured case of invokes.
@@ -51,7 +54,13 @@ impl<R: Serialize> Report<R> {
     pub(crate) fn new() -> Self {
         let command =
             std::env::args().skip(1).fold("zipline bench".to_owned(), |all, word| all + " " + &word);
-        Self { schema: SCHEMA, command, machine: Machine::here(), rows: Vec::new() }
+        Self { schema: SCHEMA, command, machine: Machine::here(), rows: Vec::new(), findings: None }
+    }
+
+    /// The machine in one line.
+    pub(crate) fn machine_line(&self) -> String {
+        let Machine { cpu, cpus, memory_bytes, kernel, .. } = &self.machine;
+        format!("{cpus} x {cpu}, {} GiB, kernel {kernel}", memory_bytes >> 30)
     }
 
     /// Prints the report as JSON or as `table`, and writes the JSON to `output` if one is named.

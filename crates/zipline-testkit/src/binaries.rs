@@ -29,6 +29,15 @@ pub fn zipline() -> Result<PathBuf> {
     binary("zipline", "zipline-cli")
 }
 
+/// The path of `zipline-bench`; `zipline` and `zipline-queue-proxy` stand beside it.
+///
+/// # Errors
+/// It cannot be built.
+pub fn bench() -> Result<PathBuf> {
+    zipline()?;
+    binary("zipline-bench", "zipline-bench")
+}
+
 /// The path of the test function.
 ///
 /// # Errors

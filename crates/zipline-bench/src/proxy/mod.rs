@@ -28,7 +28,7 @@ use systems::System;
 use wire::Protocol;
 
 pub(crate) use cell::{Options as CellOptions, run as run_cell};
-pub(crate) use upstream::run as run_upstream;
+pub(crate) use upstream::{field, head_end, run as run_upstream};
 
 /// Bodies larger than this are measured with few connections only: more of them move the same bytes in the same way, for
 /// minutes.

@@ -1,6 +1,7 @@
 //! Assembled tests: the real `zipline` and `zipline-queue-proxy`, between fakes that can misbehave.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod deferred;
 mod engine;
 mod fakes;

@@ -92,12 +92,15 @@ class FakeProxy:
         with contextlib.suppress(OSError):
             while True:
                 link, _ = self.listener.accept()
-                self.connections += 1
                 threading.Thread(target=self.serve, args=(link,), daemon=True).start()
 
     def serve(self, link):
         with link, contextlib.suppress(OSError):
+            if link.recv(1, socket.MSG_PEEK) == b"\0":
+                # As a queue-proxy that does not speak the SDK's own protocol.
+                return
             file = link.makefile("rb")
+            self.connections += 1
             going = True
             while going:
                 head = b""

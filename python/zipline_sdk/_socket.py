@@ -13,7 +13,7 @@ from ._call import Call
 from ._connection import TTL_MOST, Held, PutOptions
 from ._http import Address, HttpConnection
 from ._native import Payload
-from .errors import Error
+from .errors import Error, NotConnectedError
 
 # References of one exchange.
 _AT_ONCE = 16
@@ -24,7 +24,18 @@ class SocketConnection(HttpConnection):
 
     def __init__(self, address: Address, link: _native.Link) -> None:
         super().__init__(address)
-        self._link = link
+        self._open: _native.Link | None = link
+
+    @property
+    def _link(self) -> _native.Link:
+        if self._open is None:
+            raise NotConnectedError("this client was closed")
+        return self._open
+
+    def close(self) -> None:
+        # Payloads and buffers keep their connection for as long as they are there.
+        self._open = None
+        super().close()
 
     def put(self, view: memoryview, options: PutOptions, call: Call) -> Held:
         return _held(self._link.put(call, call.remaining(), view, options), len(view), options)

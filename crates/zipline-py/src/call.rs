@@ -11,7 +11,8 @@ use crate::errors::raised;
 
 /// The call that runs in this thread, and what a signal's handler raised meanwhile.
 struct Running {
-    call: Py<PyAny>,
+    /// None: nobody can cancel it.
+    call: Option<Py<PyAny>>,
     raised: Option<PyErr>,
 }
 
@@ -19,13 +20,13 @@ thread_local! {
     static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
 }
 
-/// Runs `work` without the GIL for a `zipline_sdk._call.Call`.
+/// Runs `work` without the GIL, for a `zipline_sdk._call.Call` if there is one.
 pub(crate) fn run<T: Send>(
-    call: &Bound<'_, PyAny>,
+    py: Python<'_>,
+    call: Option<&Bound<'_, PyAny>>,
     work: impl FnOnce() -> zipline_sdk::Result<T> + Send,
 ) -> PyResult<T> {
-    let py = call.py();
-    RUNNING.set(Some(Running { call: call.clone().unbind(), raised: None }));
+    RUNNING.set(Some(Running { call: call.map(|call| call.clone().unbind()), raised: None }));
     let result = py.detach(work);
     let answer =
         result.map_err(|error| if error.is_interrupted() { why(py, &error) } else { raised(py, &error) });
@@ -37,12 +38,6 @@ pub(crate) fn run<T: Send>(
 pub(crate) fn given_up() -> bool {
     Python::attach(|py| {
         let signal = py.check_signals();
-        // Out of the cell first: Python code runs below.
-        let Some(call) =
-            RUNNING.with_borrow(|running| running.as_ref().map(|running| running.call.clone_ref(py)))
-        else {
-            return false;
-        };
         if let Err(error) = signal {
             RUNNING.with_borrow_mut(|running| {
                 if let Some(running) = running {
@@ -51,6 +46,11 @@ pub(crate) fn given_up() -> bool {
             });
             return true;
         }
+        // Out of the cell first: Python code runs below.
+        let call = RUNNING.with_borrow(|running| {
+            running.as_ref().and_then(|running| running.call.as_ref().map(|call| call.clone_ref(py)))
+        });
+        let Some(call) = call else { return false };
         let cancelled = call.bind(py).getattr("cancelled").and_then(|cancelled| cancelled.is_truthy());
         cancelled.unwrap_or(true)
     })

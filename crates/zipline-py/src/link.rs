@@ -16,6 +16,9 @@ use crate::segment::Segment;
 /// Longer copies go straight into memory that the queue-proxy maps; shorter ones travel in the message.
 const INLINE_MOST: usize = 64 * 1024;
 
+/// How long a queue-proxy may take to say that it speaks the SDK's protocol.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long a call without a timeout may wait: longer than any wait of the platform.
 const NO_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -56,8 +59,9 @@ impl Link {
     /// Connects to a Unix socket, or to "@" and an abstract name.
     #[staticmethod]
     fn connect(py: Python<'_>, socket: &str, token: &str) -> PyResult<Self> {
-        let options = Options::new().socket(socket).token(token).interrupted(call::given_up);
-        let client = py.detach(|| Client::connect(options)).map_err(|error| raised(py, &error))?;
+        let options =
+            Options::new().socket(socket).token(token).timeout(CONNECT_TIMEOUT).interrupted(call::given_up);
+        let client = call::run(py, None, || Client::connect(options))?;
         Ok(Self { client })
     }
 
@@ -152,7 +156,7 @@ impl Link {
         work: impl FnOnce(&Client) -> zipline_sdk::Result<T> + Send,
     ) -> PyResult<T> {
         let client = self.client.with_timeout(remaining.map_or(NO_TIMEOUT, seconds));
-        call::run(call, || work(&client))
+        call::run(call.py(), Some(call), || work(&client))
     }
 }
 

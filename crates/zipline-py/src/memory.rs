@@ -12,6 +12,12 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyMemoryView};
 
+/// Payloads start at multiples of this.
+const ALIGNMENT: usize = 64;
+
+/// Payloads up to this length may come within a message, wherever they lie there.
+const MESSAGE_MOST: usize = 64 * 1024;
+
 /// Bytes at a fixed address, which the object that has this keeps in place.
 #[derive(Debug)]
 pub(crate) struct Span {
@@ -64,6 +70,8 @@ enum Owner {
     Python { _export: PyUntypedBuffer },
     /// Memory shared with the queue-proxy. Dropping it lets the queue-proxy use it again.
     Got { _payload: zipline_sdk::Payload },
+    /// A small payload that came within a message.
+    Small { _bytes: Vec<u8> },
 }
 
 /// Bytes and their owner.
@@ -91,6 +99,19 @@ impl Memory {
     }
 }
 
+impl Memory {
+    /// A copy that starts where arrays like it.
+    fn aligned(bytes: &[u8]) -> Self {
+        let mut copy: Vec<u8> = Vec::with_capacity(bytes.len() + ALIGNMENT);
+        let start = copy.as_ptr().addr().next_multiple_of(ALIGNMENT) - copy.as_ptr().addr();
+        copy.resize(start, 0);
+        copy.extend_from_slice(bytes);
+        // Within its capacity, so it has not moved.
+        let span = Span::of_read_only(&copy[start..]);
+        Self { span, _owner: Owner::Small { _bytes: copy } }
+    }
+}
+
 /// What a `get` brought: read-only bytes, without a copy.
 ///
 /// Anything that takes the buffer protocol takes it: `memoryview(payload)`, `numpy.frombuffer(payload, dtype)`,
@@ -107,6 +128,9 @@ impl Payload {
     /// A payload that the SDK got. Its bytes do not move with it.
     pub(crate) fn got(payload: zipline_sdk::Payload) -> Self {
         let content_type = payload.content_type().map(str::to_owned);
+        if payload.len() <= MESSAGE_MOST && !payload.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+            return Self { memory: Memory::aligned(&payload), content_type };
+        }
         let span = Span::of_read_only(&payload);
         Self { memory: Memory { span, _owner: Owner::Got { _payload: payload } }, content_type }
     }

@@ -3,7 +3,8 @@
 mod channel;
 
 use crate::error::{BodyError, BodyErrorKind};
-use crate::watch::{InFlight, Unread};
+use crate::serve::RequestBody;
+use crate::watch::InFlight;
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -41,6 +42,7 @@ enum Inner {
     Empty,
     Full(Bytes),
     Incoming(Box<Received>),
+    Request(Box<RequestBody>),
     // The lock only makes the type `Sync`; it is never contended.
     Boxed(Mutex<Boxed>),
     Spent,
@@ -49,7 +51,6 @@ enum Inner {
 struct Received {
     incoming: Incoming,
     http2: bool,
-    unread: Option<Unread>,
 }
 
 impl Body {
@@ -80,17 +81,26 @@ impl Body {
 
     /// A body that hyper received. Does not poll it, so no `100 Continue` goes out yet.
     pub fn from_incoming(incoming: Incoming) -> Self {
-        Self::received(incoming, false, None)
+        Self::received(incoming, false)
     }
 
-    pub(crate) fn received(incoming: Incoming, http2: bool, unread: Option<Unread>) -> Self {
+    pub(crate) fn of_request(body: RequestBody) -> Self {
+        Self::of(Inner::Request(Box::new(body)))
+    }
+
+    /// The bytes, if they are in memory as a whole and as many as `length`.
+    pub(crate) fn take_whole(&mut self, length: u64) -> Option<Bytes> {
+        match &mut self.inner {
+            Inner::Full(bytes) if bytes.len() as u64 == length => Some(std::mem::take(bytes)),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn received(incoming: Incoming, http2: bool) -> Self {
         if incoming.is_end_stream() {
-            if let Some(unread) = unread {
-                unread.read_to_end();
-            }
             return Self::empty();
         }
-        Self::of(Inner::Incoming(Box::new(Received { incoming, http2, unread })))
+        Self::of(Inner::Incoming(Box::new(Received { incoming, http2 })))
     }
 
     /// A body of unknown length from a stream of frames. An `Err` item aborts it.
@@ -135,7 +145,7 @@ impl Body {
         match &self.inner {
             Inner::Empty => Some(0),
             Inner::Full(bytes) => Some(bytes.len() as u64),
-            Inner::Incoming(_) | Inner::Boxed(_) | Inner::Spent => None,
+            Inner::Incoming(_) | Inner::Request(_) | Inner::Boxed(_) | Inner::Spent => None,
         }
     }
 
@@ -200,6 +210,9 @@ impl Body {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Inner::Incoming(received) => received.poll_frame(cx),
+            Inner::Request(request) => {
+                request.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(checked)))
+            }
             Inner::Boxed(body) => body.get_mut().as_mut().poll_frame(cx),
         }
     }
@@ -219,22 +232,13 @@ fn checked(frame: Frame<Bytes>) -> Frame<Bytes> {
 impl Received {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        let frame = match frame {
+        Poll::Ready(match frame {
             // hyper ends a body whose stream was reset with NO_ERROR; only END_STREAM is an end.
             None if self.http2 && !self.incoming.is_end_stream() => {
                 Some(Err(BodyError::aborted("stream was reset before its end")))
             }
             other => other.map(|frame| frame.map(checked).map_err(BodyError::from)),
-        };
-        let ended = match &frame {
-            None => true,
-            Some(Ok(frame)) => frame.is_trailers() || self.incoming.is_end_stream(),
-            Some(Err(_)) => false,
-        };
-        if ended && let Some(unread) = self.unread.take() {
-            unread.read_to_end();
-        }
-        Poll::Ready(frame)
+        })
     }
 }
 
@@ -264,6 +268,7 @@ impl HttpBody for Body {
             Inner::Empty | Inner::Spent => true,
             Inner::Full(_) => false,
             Inner::Incoming(received) => received.incoming.is_end_stream(),
+            Inner::Request(request) => request.is_end(),
             Inner::Boxed(body) => body.lock().is_end_stream(),
         }
     }
@@ -273,6 +278,7 @@ impl HttpBody for Body {
             Inner::Empty | Inner::Spent => SizeHint::with_exact(0),
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(received) => received.incoming.size_hint(),
+            Inner::Request(request) => request.size_hint(),
             Inner::Boxed(body) => body.lock().size_hint(),
         }
     }

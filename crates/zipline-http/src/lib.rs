@@ -12,8 +12,8 @@
 //! - Connections, header blocks and waits are bounded; each limit says what happens when it is reached.
 //!
 //! # What does not pass
-//! Informational responses other than 100 and 101 are not relayed, since hyper's servers cannot send them. Trailers to
-//! an HTTP/1.1 client need its `TE: trailers` and a `Trailer` field that names them (see [`proxy`]).
+//! Over HTTP/2 informational responses other than 100 are not relayed, since hyper's server cannot send them. Over HTTP/1.1
+//! they are ([`Informational`]), and trailers go to every client whose response is chunked.
 #![forbid(unsafe_code)]
 
 mod body;
@@ -40,4 +40,4 @@ pub use http_body::Frame;
 pub use problem::{problem_response, text_response};
 pub use resolve::Resolver;
 pub use rewind::Rewind;
-pub use serve::{Listener, ServeLimits, serve, serve_connection};
+pub use serve::{Informational, Listener, ServeLimits, serve, serve_connection};

@@ -2,6 +2,7 @@
 
 mod check;
 mod connection;
+pub(crate) mod http1;
 mod service;
 
 use crate::handler::{Handler, PeerAddr};
@@ -20,6 +21,8 @@ pub(crate) use connection::{
     CONNECTION_WINDOW_BYTES, FRAME_BYTES, HTTP1_BUFFER_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
     header_list_bytes,
 };
+pub use http1::Informational;
+pub(crate) use http1::RequestBody;
 
 /// How long accepting pauses after a failure that will not go away at once (no file descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);

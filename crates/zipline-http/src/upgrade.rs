@@ -1,12 +1,157 @@
 //! Connections that stopped speaking HTTP.
 
+use crate::rewind::Rewind;
+use bytes::Bytes;
+use http::{Extensions, Request, Response};
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
+use std::fmt;
+use std::future::Future;
 use std::io;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
-
-pub use hyper::upgrade::{OnUpgrade, Upgraded, on};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional_with_sizes};
+use tokio::sync::oneshot;
 
 const BUFFER_BYTES: usize = 64 * 1024;
+
+/// A message that may end HTTP on its connection: a request, or the response to one.
+pub trait Message {
+    #[doc(hidden)]
+    fn extensions_mut(&mut self) -> &mut Extensions;
+}
+
+impl<B> Message for Request<B> {
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+}
+
+impl<B> Message for Response<B> {
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+}
+
+/// The connection of `message`, once it no longer speaks HTTP: after a response of 101, or of 2xx to `CONNECT`.
+pub fn on(message: &mut impl Message) -> OnUpgrade {
+    let extensions = message.extensions_mut();
+    if let Some(offered) = extensions.remove::<Offered>() {
+        return OnUpgrade { way: offered.connection.lock().take().map_or(Way::Never, Way::Served) };
+    }
+    OnUpgrade { way: extensions.remove().map_or(Way::Never, Way::Hyper) }
+}
+
+/// What a request carries that may end HTTP on its connection.
+#[derive(Clone)]
+struct Offered {
+    connection: Arc<Mutex<Option<oneshot::Receiver<Upgraded>>>>,
+}
+
+/// The server's side of an offer.
+pub(crate) struct Offer {
+    connection: oneshot::Sender<Upgraded>,
+}
+
+/// Lets `request` be upgraded.
+pub(crate) fn offer<B>(request: &mut Request<B>) -> Offer {
+    let (give, take) = oneshot::channel();
+    request.extensions_mut().insert(Offered { connection: Arc::new(Mutex::new(Some(take))) });
+    Offer { connection: give }
+}
+
+impl Offer {
+    /// Hands the connection over, with what was read of it; closes it if nobody wants it.
+    pub(crate) fn give(self, read: Bytes, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+        let io: Box<dyn Stream> = Box::new(io);
+        drop(self.connection.send(Upgraded { stream: Kind::Served(Rewind::new(read, io)) }));
+    }
+}
+
+/// Resolves when the connection has stopped speaking HTTP; with an error if it never will.
+pub struct OnUpgrade {
+    way: Way,
+}
+
+enum Way {
+    Never,
+    Served(oneshot::Receiver<Upgraded>),
+    Hyper(hyper::upgrade::OnUpgrade),
+}
+
+impl fmt::Debug for OnUpgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnUpgrade").finish_non_exhaustive()
+    }
+}
+
+impl Future for OnUpgrade {
+    type Output = io::Result<Upgraded>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<Upgraded>> {
+        const NEVER: &str = "the connection goes on with HTTP, or has ended";
+        Poll::Ready(match &mut self.way {
+            Way::Never => Err(io::Error::other(NEVER)),
+            Way::Served(connection) => {
+                ready!(Pin::new(connection).poll(cx)).map_err(|_| io::Error::other(NEVER))
+            }
+            Way::Hyper(upgrade) => match ready!(Pin::new(upgrade).poll(cx)) {
+                Ok(stream) => Ok(Upgraded { stream: Kind::Hyper(TokioIo::new(stream)) }),
+                Err(error) => Err(io::Error::other(error)),
+            },
+        })
+    }
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
+
+/// A connection that no longer speaks HTTP.
+pub struct Upgraded {
+    stream: Kind,
+}
+
+enum Kind {
+    Served(Rewind<Box<dyn Stream>>),
+    Hyper(TokioIo<hyper::upgrade::Upgraded>),
+}
+
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgraded").finish_non_exhaustive()
+    }
+}
+
+impl Upgraded {
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut dyn Stream> {
+        match &mut self.get_mut().stream {
+            Kind::Served(stream) => Pin::new(stream),
+            Kind::Hyper(stream) => Pin::new(stream),
+        }
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
 
 /// Copies between two upgraded connections until both directions have ended.
 ///
@@ -19,8 +164,8 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// # Cancel safety
 /// Dropping it closes both connections.
 pub async fn tunnel(downstream: OnUpgrade, upstream: OnUpgrade) -> io::Result<(u64, u64)> {
-    let (downstream, upstream) = tokio::try_join!(downstream, upstream).map_err(io::Error::other)?;
-    join(TokioIo::new(downstream), TokioIo::new(upstream)).await
+    let (downstream, upstream) = tokio::try_join!(downstream, upstream)?;
+    join(downstream, upstream).await
 }
 
 /// Like [`tunnel`], towards any stream: a `CONNECT` to a TCP address.
@@ -34,8 +179,7 @@ pub async fn tunnel_to(
     downstream: OnUpgrade,
     upstream: impl AsyncRead + AsyncWrite + Unpin + Send,
 ) -> io::Result<(u64, u64)> {
-    let downstream = downstream.await.map_err(io::Error::other)?;
-    join(TokioIo::new(downstream), upstream).await
+    join(downstream.await?, upstream).await
 }
 
 /// Copies both ways with half-close until both directions have ended.
@@ -59,5 +203,5 @@ pub async fn join(
 pub async fn into_stream(
     upgrade: OnUpgrade,
 ) -> io::Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static> {
-    Ok(TokioIo::new(upgrade.await.map_err(io::Error::other)?))
+    upgrade.await
 }

@@ -12,7 +12,7 @@ use super::target::HostPort;
 use super::{Inner, Open, broke_before_response};
 use crate::body::Body;
 use crate::hop;
-use crate::serve::HTTP1_BUFFER_BYTES;
+use crate::serve::{HTTP1_BUFFER_BYTES, Informational};
 use http::header::EXPECT;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::client::conn::http1::{Builder, SendRequest};
@@ -263,11 +263,18 @@ async fn exchange(
 ) -> Result<Response<Body>, Failure> {
     let exchange = Arc::new(Exchange::default());
     let expects = hop::has_token(request.headers(), &EXPECT, "100-continue") && !request.body().is_end();
-    if expects {
+    let informational = Informational::of(&request);
+    if expects || informational.is_some() {
         let told = Arc::clone(&exchange);
         hyper::ext::on_informational(&mut request, move |response| {
-            if response.status() == StatusCode::CONTINUE {
-                told.start();
+            match (response.status(), &informational) {
+                (StatusCode::CONTINUE, _) => told.start(),
+                (status, Some(informational)) => {
+                    let mut headers = response.headers().clone();
+                    hop::strip_response(&mut headers);
+                    informational.send(status, &headers);
+                }
+                (_, None) => {}
             }
         });
     }

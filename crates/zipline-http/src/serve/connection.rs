@@ -1,18 +1,17 @@
 //! One served connection, HTTP/1.1 or HTTP/2 by its first bytes.
 
-use super::ServeLimits;
 use super::service::RequestService;
+use super::{ServeLimits, http1};
 use crate::error::chain;
 use crate::executor::{Spawned, WithSpawned};
 use crate::handler::{Handler, PeerAddr};
 use crate::rewind::Rewind;
-use crate::watch::{ServerIo, Watch};
+use crate::watch::Watch;
 use bytes::Bytes;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::any::Any;
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
@@ -32,6 +31,8 @@ pub(crate) const FRAME_BYTES: u32 = 64 * 1024;
 pub(crate) const SEND_BUFFER_BYTES: usize = 1024 * 1024;
 /// How often a connection without a deadline looks whether it got one.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// Longest wait of an idle connection for its client to confirm that the end is near; then it just ends.
+const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 
 /// Serves one connection until it ends: HTTP/1.1 with keep-alive, pipelining and upgrades, or HTTP/2 with prior knowledge.
 ///
@@ -50,8 +51,8 @@ pub async fn serve_connection<I, H>(
     I: AsyncRead + AsyncWrite + Unpin + Send + Any,
     H: Handler,
 {
-    let watch = Watch::new();
-    let deadline = Instant::now() + limits.header_read_timeout;
+    let since = Instant::now();
+    let deadline = since + limits.header_read_timeout;
     let (prefix, http2) = tokio::select! {
         first = first_bytes(&mut io) => match first {
             Some(first) => first,
@@ -60,15 +61,14 @@ pub async fn serve_connection<I, H>(
         () = sleep_until(deadline) => return,
         () = token.cancelled() => return,
     };
+    if !http2 {
+        http1::serve((io, prefix), peer, handler, limits, token, since).await;
+        return;
+    }
     let io = Rewind::new(prefix, io);
-    let service = RequestService::new(handler, peer, limits, http2, Arc::clone(&watch));
-    let result = if http2 {
-        watch.head_done();
-        serve_http2(ServerIo::http2(io), service, limits, &watch, &token).await
-    } else {
-        serve_http1(ServerIo::http1(io, Arc::clone(&watch)), service, limits, &watch, &token).await
-    };
-    if let Err(error) = result {
+    let watch = Watch::new();
+    let service = RequestService::new(handler, peer, limits, Arc::clone(&watch));
+    if let Err(error) = serve_http2(io, service, limits, &watch, &token).await {
         tracing::debug!(error = chain(&error), "connection ended with an error");
     }
 }
@@ -90,49 +90,8 @@ async fn first_bytes<I: AsyncRead + Unpin>(io: &mut I) -> Option<(Bytes, bool)> 
     }
 }
 
-async fn serve_http1<I, H>(
-    io: ServerIo<I>,
-    service: RequestService<H>,
-    limits: &ServeLimits,
-    watch: &Watch,
-    token: &CancellationToken,
-) -> Result<(), hyper::Error>
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send + Any,
-    H: Handler,
-{
-    let mut builder = http1::Builder::new();
-    builder
-        .half_close(limits.half_close)
-        .title_case_headers(limits.title_case_headers)
-        .max_headers(limits.max_headers)
-        .max_header_size(limits.max_header_bytes)
-        .max_buf_size(HTTP1_BUFFER_BYTES.max(limits.max_header_bytes))
-        // Its timer would also run while the connection is idle, and close it under a request that is on its way.
-        .header_read_timeout(None)
-        .timer(TokioTimer::new());
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service).with_upgrades());
-    let mut stopping = false;
-    loop {
-        let check_at = check_at(watch, limits);
-        tokio::select! {
-            biased;
-            result = &mut connection => return result,
-            () = token.cancelled(), if !stopping => {
-                stopping = true;
-                connection.as_mut().graceful_shutdown();
-            }
-            () = sleep_until(check_at) => {
-                if is_overdue(watch, limits) {
-                    return Ok(());
-                }
-            }
-        }
-    }
-}
-
 async fn serve_http2<I, H>(
-    io: ServerIo<I>,
+    io: Rewind<I>,
     service: RequestService<H>,
     limits: &ServeLimits,
     watch: &Watch,
@@ -155,21 +114,33 @@ where
     let connection = Box::pin(builder.serve_connection(TokioIo::new(io), service));
     let mut connection = WithSpawned::new(connection, spawned);
     let mut stopping = false;
+    // The end of an idle connection that does not confirm GOAWAY.
+    let mut unconfirmed: Option<Instant> = None;
     loop {
-        let check_at = check_at(watch, limits);
-        tokio::select! {
+        let idle_until = limits.idle_timeout.and_then(|idle| watch.idle_until(idle));
+        let look_at = idle_until.filter(|_| !stopping).unwrap_or_else(|| Instant::now() + CHECK_EVERY);
+        let look_at = unconfirmed.map_or(look_at, |end| look_at.min(end));
+        let stop = tokio::select! {
             biased;
             result = poll_fn(|cx| connection.poll_both(cx)) => return result,
-            () = token.cancelled(), if !stopping => {
-                stopping = true;
-                connection.connection().as_mut().graceful_shutdown();
-            }
-            () = sleep_until(check_at) => {
-                if !stopping && is_overdue(watch, limits) {
-                    stopping = true;
-                    connection.connection().as_mut().graceful_shutdown();
+            () = token.cancelled(), if !stopping => true,
+            () = sleep_until(look_at) => {
+                let now = Instant::now();
+                if unconfirmed.is_some_and(|end| end <= now) {
+                    // A request that came after all has moved this on.
+                    match watch.idle_until(CONFIRM_WAIT) {
+                        Some(end) if end <= now => return Ok(()),
+                        _ => unconfirmed = None,
+                    }
                 }
+                let idle_until = limits.idle_timeout.and_then(|idle| watch.idle_until(idle));
+                !stopping && idle_until.is_some_and(|end| end <= now)
             }
+        };
+        if stop {
+            stopping = true;
+            connection.connection().as_mut().graceful_shutdown();
+            unconfirmed = watch.idle_until(Duration::ZERO).map(|_| Instant::now() + CONFIRM_WAIT);
         }
     }
 }
@@ -178,13 +149,4 @@ where
 /// message.
 pub(crate) fn header_list_bytes(max_header_bytes: usize) -> u32 {
     u32::try_from(max_header_bytes.saturating_mul(4)).unwrap_or(u32::MAX)
-}
-
-fn check_at(watch: &Watch, limits: &ServeLimits) -> Instant {
-    let latest = Instant::now() + CHECK_EVERY.min(limits.header_read_timeout);
-    watch.overdue_at(limits.header_read_timeout, limits.idle_timeout).map_or(latest, |at| at.min(latest))
-}
-
-fn is_overdue(watch: &Watch, limits: &ServeLimits) -> bool {
-    watch.overdue_at(limits.header_read_timeout, limits.idle_timeout).is_some_and(|at| at <= Instant::now())
 }

@@ -4,6 +4,7 @@
 mod aborts;
 mod bodies;
 mod early;
+mod http1;
 mod limits;
 mod pool;
 mod races;

@@ -4,9 +4,8 @@
 //! ([`zipline_knative`] has the words). Until keys come, nothing of Zipline can be noticed.
 //!
 //! # What differs from Knative's
-//! - An informational response of the function (1xx) is not passed on; Knative's then loses the final status and answers
-//!   200. `100 Continue` works.
-//! - Trailers to an HTTP/1.1 client need its `TE: trailers` and, on the function's response, a `Trailer` field.
+//! - An informational response of the function (1xx) is passed on over HTTP/1.1 only, and the final status with it; Knative's
+//!   answers 200 then. `100 Continue` works.
 //! - A request that has to be drained (no full duplex) never reaches the function with a hole in it: its upload breaks
 //!   off.
 //! - An upgrade to h2c takes a body of 16 MiB at most; Knative's takes what fits into memory.

@@ -45,6 +45,8 @@ use crate::state::Shared;
 const CONNECTIONS_MAX: usize = 65_536;
 /// Longest header block, as Go's server with its slack.
 const HEADER_BYTES_MAX: usize = (1 << 20) + 4096;
+/// Most fields of one head. Go's server has no such bound; this is half of what a header map can hold.
+const HEADERS_MAX: usize = 16 * 1024;
 /// First attempt to connect to the function (`knative.dev/pkg/network/transports.go`).
 const DIAL_FIRST: Duration = Duration::from_millis(50);
 /// All of them: what Knative's fifteen attempts with their pauses come to.
@@ -368,6 +370,7 @@ fn limits() -> ServeLimits {
     ServeLimits {
         max_connections: CONNECTIONS_MAX,
         max_header_bytes: HEADER_BYTES_MAX,
+        max_headers: HEADERS_MAX,
         max_concurrent_streams: STREAMS_MAX,
         idle_timeout: None,
         title_case_headers: true,

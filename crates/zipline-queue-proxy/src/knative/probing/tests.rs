@@ -161,3 +161,65 @@ async fn grpc_health_is_asked() {
         assert_eq!(function.prober(&probe, false).is_ready().await, ready, "{health} {code}");
     }
 }
+
+/// A function behind TLS with a certificate for `name`, and the certificate.
+async fn behind_tls(name: &str, tasks: &Tasks) -> (u16, String) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let pem = crate::knative::tls::tests::pem("CERTIFICATE", made.cert.der());
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config =
+        rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let handler = handler_fn(async |request: Request<Body>| {
+        let asked = request.uri().path() == "/ready" && request.headers()["user-agent"] == "kube-probe//";
+        status(if asked { 200 } else { 500 })
+    });
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let door =
+        crate::knative::tls_door::serve(listener, acceptor, handler, ServeLimits::default(), tasks.clone());
+    drop(tasks.spawn("function behind TLS", door));
+    (port, pem)
+}
+
+#[tokio::test]
+async fn https_is_asked_of_those_whose_certificate_is_trusted_and_theirs() {
+    let (tasks, folder) = (Tasks::new(), tempfile::tempdir().unwrap());
+    let (port, own) = behind_tls("localhost", &tasks).await;
+    let (misnamed_port, misnamed) = behind_tls("elsewhere", &tasks).await;
+    let plain = Function::answering(async |_, _| status(200)).await;
+    let none = folder.path().join("none");
+    let ready = async |pem: &str, port: u16, path: &str| {
+        let bundle = folder.path().join("bundle");
+        std::fs::write(&bundle, pem).unwrap();
+        let trust = TrustFiles::new(bundle.to_str(), none.to_str());
+        let probe = format!(
+            r#"{{"httpGet":{{"scheme":"HTTPS","host":"localhost","port":{port},"path":"{path}"}},"periodSeconds":1,"timeoutSeconds":10}}"#
+        );
+        let probes = Probe::parse_all(&probe, false, port).unwrap();
+        Prober::new(probes, false, trust, tasks.clone()).is_ready().await
+    };
+    assert!(ready(&own, port, "/ready").await);
+    assert!(!ready(&own, port, "/other").await, "what it answers counts, as without TLS");
+    assert!(!ready(&misnamed, port, "/ready").await, "nobody vouches for it");
+    assert!(!ready(&misnamed, misnamed_port, "/ready").await, "it is another's");
+    assert!(!ready(&own, plain.address.port(), "/ready").await, "it speaks no TLS");
+}
+
+#[tokio::test]
+async fn a_redirect_to_https_is_followed_and_verified() {
+    let tasks = Tasks::new();
+    let (port, _) = behind_tls("localhost", &tasks).await;
+    let function = Function::answering(move |_, _| async move {
+        let there = format!("https://localhost:{port}/ready");
+        Response::builder().status(301).header("location", there).body(Body::empty()).unwrap()
+    })
+    .await;
+    assert!(!function.prober(ONCE, false).is_ready().await);
+    assert_eq!(function.asked(), 1);
+}

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use zipline_segment::{Home, Mapping, SegmentMut};
+use zipline_segment::{Home, Mapping, PAGE, SegmentMut};
 
 use crate::error::InFlightError;
 use crate::shelf::Shelf;
@@ -36,7 +36,7 @@ pub struct Permit {
     _permit: OwnedSemaphorePermit,
 }
 
-/// Where a segment goes: first its share of the budget, so that its memory finds room to be warm.
+/// Where a segment goes, with its share of the budget.
 struct Returning {
     permit: Permit,
     shelf: Shelf,
@@ -45,8 +45,8 @@ struct Returning {
 impl Home for Returning {
     fn returned(self: Box<Self>, mapping: Mapping) {
         let Self { permit, shelf } = *self;
-        drop(permit);
-        shelf.give(mapping);
+        let bytes = permit.bytes();
+        shelf.give(mapping, permit, bytes);
     }
 }
 
@@ -69,7 +69,8 @@ impl InFlight {
         let semaphore = Arc::new(Semaphore::new(permits));
         let free = Arc::clone(&semaphore);
         let half = u64::from(units) * UNIT_BYTES / 2;
-        let shelf = Shelf::new(move || (free.available_permits() as u64 * UNIT_BYTES).min(half));
+        let room = move |returning: u64| (free.available_permits() as u64 * UNIT_BYTES + returning).min(half);
+        let shelf = Shelf::new(room);
         Self { shared: Arc::new(Shared { semaphore, units, waiters: AtomicUsize::new(0), shelf }) }
     }
 
@@ -80,6 +81,14 @@ impl InFlight {
     /// # Cancel safety
     /// Dropping the future gives up its place.
     pub async fn acquire(&self, bytes: u64) -> Result<Permit, InFlightError> {
+        let permit = self.take(bytes).await?;
+        // Warm memory gives way to used memory.
+        self.shared.shelf.shrink();
+        Ok(permit)
+    }
+
+    /// As [`Self::acquire`]; the shelf is still to be shrunk before the share is used.
+    async fn take(&self, bytes: u64) -> Result<Permit, InFlightError> {
         let wanted = bytes.div_ceil(UNIT_BYTES).min(u64::from(self.shared.units));
         let units = u32::try_from(wanted).unwrap_or(self.shared.units);
         let waiters = self.shared.waiters.fetch_add(1, Ordering::Relaxed);
@@ -91,8 +100,6 @@ impl InFlight {
             .acquire_many_owned(units)
             .await
             .expect("the semaphore is never closed");
-        // Warm memory gives way to used memory.
-        self.shared.shelf.shrink();
         Ok(Permit { units: u64::from(units), _permit: permit })
     }
 
@@ -109,9 +116,13 @@ impl InFlight {
         let Some(bytes) = usize::try_from(length).ok().filter(|_| length <= budget_bytes) else {
             return Err(too_large);
         };
-        let permit = self.acquire(length).await?;
+        // Memory is used in whole pages.
+        let permit = self.take(length.next_multiple_of(PAGE as u64)).await?;
         let shelf = &self.shared.shelf;
-        let mapping = shelf.take(bytes).map_err(|source| InFlightError::Kernel { length, source })?;
+        // First what is taken leaves the shelf, then what remains there gives way.
+        let taken = shelf.take(bytes);
+        shelf.shrink();
+        let mapping = taken.map_err(|source| InFlightError::Kernel { length, source })?;
         let home = Returning { permit, shelf: shelf.clone() };
         let mut segment = SegmentMut::whole(mapping, Some(Box::new(home)));
         segment.truncate(bytes);
@@ -121,7 +132,11 @@ impl InFlight {
     /// Keeps warm memory for [`Self::segment`] as it is wanted, and gives it back when it is not. Never resolves; its owner runs
     /// one of it as a task.
     pub async fn run_warm(&self) {
-        self.shared.shelf.run().await;
+        let reserve = |bytes: u64| {
+            let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).ok()?;
+            Arc::clone(&self.shared.semaphore).try_acquire_many_owned(units).ok()
+        };
+        self.shared.shelf.run(reserve).await;
     }
 
     /// Bytes of warm memory that wait to be used again; not part of [`Self::used_bytes`].
@@ -155,6 +170,7 @@ impl Permit {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
     use super::*;
@@ -195,5 +211,88 @@ mod tests {
         let error = budget.segment((4 << 20) + 1).await.unwrap_err();
         assert_eq!(error.code(), zipline_protocol::ErrorCode::PayloadTooLarge);
         assert!(error.to_string().contains("4194305 bytes in one piece"), "{error}");
+    }
+
+    /// What an actor of [`in_every_order_the_budget_holds`] does.
+    #[derive(Clone, Copy)]
+    enum Step {
+        Take(u64),
+        Return,
+        Acquire(u64),
+    }
+
+    #[derive(Default)]
+    struct Actor {
+        segment: Option<SegmentMut>,
+        permit: Option<Permit>,
+    }
+
+    /// What it gives at once; whoever would wait stays out.
+    fn at_once<T>(attempt: impl Future<Output = Result<T, InFlightError>>) -> Option<T> {
+        match std::pin::pin!(attempt).poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(done) => done.ok(),
+            Poll::Pending => None,
+        }
+    }
+
+    impl Actor {
+        fn step(&mut self, budget: &InFlight, step: Step, pattern: u8) {
+            match step {
+                Step::Take(bytes) => {
+                    self.segment = at_once(budget.segment(bytes));
+                    self.segment.iter_mut().for_each(|segment| segment.fill(pattern));
+                }
+                Step::Acquire(bytes) => self.permit = at_once(budget.acquire(bytes)),
+                Step::Return => drop(std::mem::take(self)),
+            }
+        }
+    }
+
+    /// Every order in which as many steps of each actor as are `left` can follow one another.
+    fn orders(left: &mut [usize; 3], order: &mut Vec<usize>, each: &mut impl FnMut(&[usize])) {
+        if left.iter().all(|left| *left == 0) {
+            return each(order);
+        }
+        for actor in 0..left.len() {
+            if left[actor] > 0 {
+                left[actor] -= 1;
+                order.push(actor);
+                orders(left, order, each);
+                order.pop();
+                left[actor] += 1;
+            }
+        }
+    }
+
+    /// Each step changes what is shared under one lock, so their orders are all there is: in none of them do used and warm
+    /// memory exceed the budget, or does anybody write what another one has.
+    #[tokio::test(start_paused = true)]
+    async fn in_every_order_the_budget_holds() {
+        const UNIT: u64 = 64 * 1024;
+        let scripts: [&[Step]; 3] = [
+            &[Step::Take(2 * UNIT), Step::Return, Step::Take(UNIT), Step::Return],
+            &[Step::Take(3 * UNIT - 5), Step::Return, Step::Take(2 * UNIT), Step::Return],
+            &[Step::Acquire(2 * UNIT + 1), Step::Return],
+        ];
+        let (mut count, mut ever_warm) = (0, 0);
+        orders(&mut scripts.map(<[Step]>::len), &mut Vec::new(), &mut |order| {
+            count += 1;
+            let budget = InFlight::new(6 * UNIT);
+            let mut actors: [Actor; 3] = Default::default();
+            let mut scripts = scripts.map(<[Step]>::iter);
+            for &turn in order {
+                let step = scripts[turn].next().unwrap();
+                actors[turn].step(&budget, *step, u8::try_from(turn).unwrap());
+                let (used, warm) = (budget.used_bytes(), budget.warm_bytes());
+                assert!(used + warm <= 6 * UNIT && warm <= 3 * UNIT, "{order:?}: {used} used, {warm} warm");
+                ever_warm += warm;
+                for (pattern, actor) in actors.iter().enumerate() {
+                    let own = |byte: &u8| usize::from(*byte) == pattern;
+                    assert!(actor.segment.iter().all(|segment| segment.iter().all(own)), "{order:?}");
+                }
+            }
+            assert_eq!(budget.used_bytes(), 0, "{order:?}");
+        });
+        assert!(count == 3_150 && ever_warm > 0);
     }
 }

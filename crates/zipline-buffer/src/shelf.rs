@@ -26,8 +26,8 @@ const GRANULE_MIN: usize = 64 * 1024;
 /// Most mappings kept warm: each is a descriptor.
 const WARM_MAX: usize = 64;
 
-/// Says how many bytes may be warm now.
-type Room = dyn Fn() -> u64 + Send + Sync;
+/// Says how many bytes may be warm once so many, which are in use now, are not any more.
+type Room = dyn Fn(u64) -> u64 + Send + Sync;
 
 /// Warm mappings of any size. Clones share them.
 #[derive(Clone)]
@@ -61,9 +61,10 @@ impl Shelf {
     /// Warm mappings are unmapped after this time without anyone taking one.
     pub const IDLE: Duration = Duration::from_secs(30);
 
-    /// An empty one. `room` says how many bytes may be warm; it is asked often and must not wait.
+    /// An empty one. `room` says how many bytes may be warm once so many that are in use now are not any more. It is asked
+    /// often, under the shelf's lock, so that nobody comes between its answer and what is done by it.
     #[must_use]
-    pub fn new(room: impl Fn() -> u64 + Send + Sync + 'static) -> Self {
+    pub fn new(room: impl Fn(u64) -> u64 + Send + Sync + 'static) -> Self {
         let state = State { warm: Vec::new(), quiet_since: Instant::now(), missed: None };
         Self {
             shared: Arc::new(Shared {
@@ -109,11 +110,11 @@ impl Shelf {
         Mapping::create(capacity, self.shared.huge)
     }
 
-    /// Takes a mapping back that nobody writes or reads any more.
-    pub fn give(&self, mapping: Mapping) {
-        let room = (self.shared.room)();
+    /// Takes a mapping back that nobody writes or reads any more, and afterwards `share`, the `bytes` of the budget it stood
+    /// for: its pages are accounted for at every moment.
+    pub fn give<S>(&self, mapping: Mapping, share: S, bytes: u64) {
         let mut state = self.shared.state.lock();
-        let fits = state.bytes() + mapping.touched_bytes() as u64 <= room;
+        let fits = state.bytes() + mapping.touched_bytes() as u64 <= (self.shared.room)(bytes);
         if mapping.touched_bytes() > 0 && state.warm.len() < WARM_MAX && fits {
             if state.warm.is_empty() {
                 state.quiet_since = Instant::now();
@@ -121,23 +122,25 @@ impl Shelf {
             }
             state.warm.push(mapping);
             self.recount(&state);
-            return;
+            drop(state);
+        } else {
+            drop(state);
+            discard(vec![mapping]);
         }
-        drop(state);
-        discard(vec![mapping]);
+        // Whoever takes it now looks at what is warm afterwards.
+        drop(share);
     }
 
-    /// Unmaps the oldest until there is no more warm than there is room for.
+    /// Unmaps the oldest until there is no more warm than there is room for. To be called by whoever took a share of the
+    /// budget, before the share is used.
     pub fn shrink(&self) {
-        if self.warm_bytes() > 0 {
-            self.shrink_to((self.shared.room)());
-        }
+        self.shrink_while(|state| state.bytes() > (self.shared.room)(0));
     }
 
-    fn shrink_to(&self, most: u64) {
+    fn shrink_while(&self, too_much: impl Fn(&State) -> bool) {
         let mut state = self.shared.state.lock();
         let mut discarded = Vec::new();
-        while state.bytes() > most {
+        while !state.warm.is_empty() && too_much(&state) {
             discarded.push(state.warm.remove(0));
         }
         self.recount(&state);
@@ -156,11 +159,12 @@ impl Shelf {
     }
 
     /// Makes mappings that were missed, on a thread of its own, and unmaps what nobody took for [`Self::IDLE`]. Never
-    /// resolves; its owner runs one of it as a task.
+    /// resolves; its owner runs one of it as a task. `reserve` gives a share of the budget if it can be had at once: pages are
+    /// in use while they are made.
     ///
     /// # Cancel safety
     /// Yes.
-    pub async fn run(&self) {
+    pub async fn run<S: Send + 'static>(&self, reserve: impl Fn(u64) -> Option<S> + Send + Sync) {
         loop {
             let changed = self.shared.changed.notified();
             let (missed, cools_at) = {
@@ -169,11 +173,11 @@ impl Shelf {
                 (state.missed.take(), cools_at)
             };
             if let Some(capacity) = missed {
-                self.top_up(capacity).await;
+                self.top_up(capacity, &reserve).await;
                 continue;
             }
             match cools_at {
-                Some(at) if at <= Instant::now() => self.shrink_to(0),
+                Some(at) if at <= Instant::now() => self.shrink_while(|_| true),
                 // Taken since or not, the next round looks again.
                 Some(at) => drop(timeout_at(at, changed).await),
                 None => changed.await,
@@ -181,20 +185,26 @@ impl Shelf {
         }
     }
 
-    async fn top_up(&self, capacity: usize) {
-        let enough = || (self.shared.room)() < self.warm_bytes() + capacity as u64;
-        if enough() {
+    async fn top_up<S: Send + 'static>(
+        &self,
+        capacity: usize,
+        reserve: &(impl Fn(u64) -> Option<S> + Send + Sync),
+    ) {
+        let bytes = capacity as u64;
+        if (self.shared.room)(0) < self.warm_bytes() + bytes {
             return;
         }
+        let Some(share) = reserve(bytes) else { return };
+        self.shrink();
         let huge = self.shared.huge;
+        // The share stays with the pages, also if nobody waits for them any more.
         let made = tokio::task::spawn_blocking(move || {
             let mapping = Mapping::create(capacity, huge)?;
             mapping.populate(0..capacity)?;
-            Ok::<_, io::Error>(mapping)
+            Ok::<_, io::Error>((mapping, share))
         });
         match made.await {
-            // `give` looks at the room again.
-            Ok(Ok(mapping)) => self.give(mapping),
+            Ok(Ok((mapping, share))) => self.give(mapping, share, bytes),
             Ok(Err(error)) => tracing::debug!(%error, capacity, "no warm memory could be made"),
             // The process ends.
             Err(_) => {}
@@ -233,8 +243,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_warm_one_serves_about_the_same_length_and_keeps_no_page_too_many() {
-        let shelf = Shelf::new(|| 64 << 20);
-        shelf.give(written(&shelf, 10 * MIB));
+        let shelf = Shelf::new(|_| 64 << 20);
+        shelf.give(written(&shelf, 10 * MIB), (), 0);
         assert_eq!(shelf.warm_bytes(), 10 << 20);
         assert_eq!(shelf.take(MIB).unwrap().touched_bytes(), 0, "much too large for this");
         let again = shelf.take(10 * MIB - 3 * PAGE + 1).unwrap();
@@ -245,9 +255,9 @@ mod tests {
     async fn no_more_is_warm_than_there_is_room_for() {
         let room = Arc::new(AtomicU64::new(3 << 20));
         let asked = Arc::clone(&room);
-        let shelf = Shelf::new(move || asked.load(Ordering::Relaxed));
+        let shelf = Shelf::new(move |_| asked.load(Ordering::Relaxed));
         let taken: Vec<_> = (0..4).map(|_| written(&shelf, MIB)).collect();
-        taken.into_iter().for_each(|mapping| shelf.give(mapping));
+        taken.into_iter().for_each(|mapping| shelf.give(mapping, (), 0));
         assert_eq!(shelf.warm_bytes(), 3 << 20);
         room.store(1 << 20, Ordering::Relaxed);
         shelf.shrink();
@@ -256,9 +266,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_missed_is_made_and_what_is_idle_goes() {
-        let shelf = Shelf::new(|| 64 << 20);
+        let shelf = Shelf::new(|_| 64 << 20);
         let driven = shelf.clone();
-        let driver = driven.run();
+        let driver = driven.run(|_| Some(()));
         tokio::pin!(driver);
         drop(shelf.take(MIB).unwrap());
         let made = async {

@@ -128,9 +128,10 @@ fn short() -> Vec<Group> {
         for pattern in
             [Pattern::OneToOne, Pattern::Scatter, Pattern::Gather, Pattern::Broadcast, Pattern::Shuffle]
         {
-            let mut systems = vec![System::ZiplineHttp, System::Redis];
+            let mut systems = vec![System::Zipline, System::ZiplinePut, System::ZiplineHttp, System::Redis];
             if pattern == Pattern::OneToOne {
-                systems.extend([System::ZiplineInvoke, System::Bare, System::Nginx, System::Nginx2]);
+                systems.extend([System::ZiplinePreissued, System::ZiplineInvoke]);
+                systems.extend([System::Bare, System::Nginx, System::Nginx2]);
             }
             let degree = if pattern == Pattern::OneToOne { 1 } else { 3 };
             groups.push(Group {

@@ -1,7 +1,6 @@
 """One function of a transfer in Python; speaks what role/mod.rs describes. Its argument names the system."""
 
 import json
-import os
 import socket
 import sys
 import time
@@ -71,9 +70,7 @@ class Zipline:
         import zipline_sdk
 
         zipline = means["zipline"]
-        os.environ["ZIPLINE_SOCKET"] = zipline["socket"]
-        os.environ["ZIPLINE_TOKEN"] = zipline["token"]
-        self.client = zipline_sdk.Client()
+        self.client = zipline_sdk.Client(socket=zipline["socket"], token=zipline["token"])
         self.in_place = zipline["put"] == "in-place"
         self.arrays = []
         self.buffers = []
@@ -94,9 +91,7 @@ class Zipline:
         return str(self.client.put(given, retrievals=takers))
 
     def take(self, text):
-        import zipline_sdk
-
-        return np.frombuffer(self.client.get(zipline_sdk.Reference(text)), dtype=np.uint8)
+        return np.frombuffer(self.client.get(text), dtype=np.uint8)
 
     def forget_given(self):
         self.buffers = []

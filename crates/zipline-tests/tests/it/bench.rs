@@ -21,12 +21,12 @@ fn payloads_move_by_every_path_and_pattern() -> Result<()> {
         rows.iter().map(|row| (text(row, "system"), text(row, "path"), text(row, "pattern"))).collect();
     for path in ["network", "same-host"] {
         for pattern in ["1-1", "scatter", "gather", "broadcast", "shuffle"] {
-            for system in ["zipline-http", "redis"] {
+            for system in ["zipline", "zipline-put", "zipline-http", "redis"] {
                 let case = (system.to_owned(), path.to_owned(), pattern.to_owned());
                 ensure!(seen.contains(&case), "{case:?} is missing");
             }
         }
-        for system in ["zipline-invoke", "bare", "nginx", "nginx-2"] {
+        for system in ["zipline-preissued", "zipline-invoke", "bare", "nginx", "nginx-2"] {
             let case = (system.to_owned(), path.to_owned(), "1-1".to_owned());
             ensure!(seen.contains(&case), "{case:?} is missing");
         }

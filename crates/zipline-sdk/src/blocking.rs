@@ -20,6 +20,9 @@ pub(crate) const GRACE: Duration = Duration::from_secs(2);
 /// Whoever waits for a segment looks this often whether one came free.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Memory that is free but does not fit is kept for so long while another segment is waited for: losing it costs more than a wait.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
+
 /// Puts, gets and releases payloads. Clones share its connection.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -165,7 +168,7 @@ impl Client {
             Ok(free) => return Ok(Buffer::of_segment(Arc::clone(link), free, len)),
             Err(waiting) => waiting,
         };
-        let deadline = now() + wait + self.timeout + GRACE;
+        let (give_way, deadline) = (now() + PATIENCE, now() + wait + self.timeout + GRACE);
         loop {
             match waiting.wait(now() + LOOK_EVERY, self.interrupted) {
                 Ok(Reply::Segment(outgoing)) => {
@@ -182,7 +185,9 @@ impl Client {
             if let Some(free) = link.free_segment(len) {
                 return Ok(Buffer::of_segment(Arc::clone(link), free, len));
             }
-            link.give_way();
+            if now() >= give_way {
+                link.give_way();
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use zipline_protocol::PayloadId;
 use zipline_protocol::sdk::GET_MAX;
 
-use crate::blocking::{GRACE, LOOK_EVERY, not_issued, unexpected};
+use crate::blocking::{GRACE, LOOK_EVERY, PATIENCE, not_issued, unexpected};
 use crate::buffer::Written;
 use crate::clock::now;
 use crate::core::{Core, Proxy};
@@ -179,7 +179,7 @@ impl Client {
             Ok(free) => return Ok(Buffer::of_segment(Arc::clone(link), free, len)),
             Err(waiting) => waiting,
         };
-        let deadline = now() + wait + self.timeout + GRACE;
+        let (give_way, deadline) = (now() + PATIENCE, now() + wait + self.timeout + GRACE);
         loop {
             match waiting.answer(LOOK_EVERY).await {
                 Ok(Reply::Segment(outgoing)) => {
@@ -196,7 +196,9 @@ impl Client {
             if let Some(free) = link.free_segment(len) {
                 return Ok(Buffer::of_segment(Arc::clone(link), free, len));
             }
-            link.give_way();
+            if now() >= give_way {
+                link.give_way();
+            }
         }
     }
 

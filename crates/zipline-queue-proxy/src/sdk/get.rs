@@ -10,7 +10,7 @@ use zipline_protocol::sdk::{INLINE_MAX, Origin};
 use zipline_protocol::{ErrorCode, LeaseId, PayloadId, Record, ReferenceKind, Way};
 use zipline_seal::new_lease_id;
 use zipline_segment::{SegmentBytes, SegmentMut};
-use zipline_transfer::{Retrieval, RetrieveOptions};
+use zipline_transfer::{Fetched, Retrieval, RetrieveOptions};
 
 use super::memory::Incoming;
 use super::segments::Mappings;
@@ -41,6 +41,7 @@ pub(super) enum GottenBytes {
 enum Lease {
     Own(OwnLease),
     Remote(Arc<Shared>, Box<Retrieval>),
+    Fetched(Box<Fetched>),
 }
 
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Gotten {
                     own.shared.delivered(delivered);
                 }
             }
+            Lease::Fetched(fetched) => fetched.acknowledge_later(),
             // The holder is told, whatever becomes of the connection.
             Lease::Remote(shared, retrieval) => {
                 drop(shared.tasks.clone().spawn("acknowledge a get", async move {
@@ -167,25 +169,28 @@ async fn remote(shared: &Arc<Shared>, incoming: &Incoming, record: Record) -> Re
         let payload = record.payload.to_text();
         Refusal::new(code, format_args!("payload {payload} could not be retrieved from its holder: {error}"))
     };
-    // Memory comes first where the length is known, so that no holder waits for it.
-    let ready = match record.length {
-        Some(length) => Some(Filling::for_bytes(incoming, length).await?),
-        None => None,
-    };
-    let granted = shared.retriever.start(&record, RetrieveOptions::default()).await;
-    let mut retrieval = granted.map_err(|error| lost(error.code(), &error))?;
-    let mut place = match (ready, retrieval.length()) {
-        (Some(ready), _) => ready,
-        (None, Some(length)) => Filling::for_bytes(incoming, length).await?,
-        (None, None) => {
-            let detail = "it is still growing, and has no length to make room for";
-            return Err(lost(ErrorCode::PayloadLost, &detail));
+    let (bytes, lease) = match record.length.filter(|length| *length > INLINE_MAX as u64) {
+        // The socket is read straight into memory that the function will see.
+        Some(length) => {
+            let memory = incoming.segment(length).await?;
+            let fetched = shared.retriever.fetch(&record, memory).await;
+            let fetched = fetched.map_err(|error| lost(error.code(), &error))?;
+            (GottenBytes::Memory(fetched.bytes()), Lease::Fetched(Box::new(fetched)))
+        }
+        None => {
+            let granted = shared.retriever.start(&record, RetrieveOptions::default()).await;
+            let mut retrieval = granted.map_err(|error| lost(error.code(), &error))?;
+            let Some(length) = record.length.or_else(|| retrieval.length()) else {
+                let detail = "it is still growing, and has no length to make room for";
+                return Err(lost(ErrorCode::PayloadLost, &detail));
+            };
+            let mut place = Filling::for_bytes(incoming, length).await?;
+            while let Some(chunk) = retrieval.next().await {
+                place.add(&chunk.map_err(|error| lost(error.code(), &error))?)?;
+            }
+            (place.filled()?, Lease::Remote(Arc::clone(shared), Box::new(retrieval)))
         }
     };
-    while let Some(chunk) = retrieval.next().await {
-        place.add(&chunk.map_err(|error| lost(error.code(), &error))?)?;
-    }
-    let bytes = place.filled()?;
     shared.metrics.retrieved(started.elapsed());
     shared.record(Transfer {
         direction: Direction::Received,
@@ -197,7 +202,6 @@ async fn remote(shared: &Arc<Shared>, incoming: &Incoming, record: Record) -> Re
         bytes: bytes.len(),
         elapsed: started.elapsed(),
     });
-    let lease = Lease::Remote(Arc::clone(shared), Box::new(retrieval));
     Ok(Gotten { origin: Origin::Network, content_type: record.content_type, bytes, lease })
 }
 

@@ -19,11 +19,13 @@ pub enum Operation {
     Cancel,
     /// The receiver lives, though its consumer may take no bytes now.
     Alive,
+    /// Send bytes for a lease that runs, beside what else is sent for it.
+    Part,
 }
 
 impl Operation {
     /// Every operation.
-    pub const ALL: [Self; 4] = [Self::Retrieve, Self::Acknowledge, Self::Cancel, Self::Alive];
+    pub const ALL: [Self; 5] = [Self::Retrieve, Self::Acknowledge, Self::Cancel, Self::Alive, Self::Part];
 
     /// Its word in proofs.
     pub const fn as_str(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Operation {
             Self::Acknowledge => "acknowledge",
             Self::Cancel => "cancel",
             Self::Alive => "alive",
+            Self::Part => "part",
         }
     }
 
@@ -42,6 +45,7 @@ impl Operation {
             Self::Acknowledge => "/v1/acknowledge",
             Self::Cancel => "/v1/cancel",
             Self::Alive => "/v1/alive",
+            Self::Part => "/v1/part",
         }
     }
 }

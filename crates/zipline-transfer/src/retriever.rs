@@ -6,6 +6,7 @@ mod exchange;
 mod fetch;
 mod grant;
 mod intake;
+mod moving;
 mod pool;
 mod retrieval;
 mod settling;
@@ -22,6 +23,7 @@ use pool::Pool;
 use settling::give_back;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 use zipline_protocol::{Record, limits};
 use zipline_runtime::Tasks;
@@ -46,6 +48,10 @@ pub struct RetrieverConfig {
     /// Payloads up to this length are hashed on arrival, so that a digest in their final record can be verified. A digest
     /// that the reference itself names is verified whatever the length.
     pub digest_max_bytes: u64,
+    /// A fetched payload of so many bytes or more comes in two parts at once.
+    pub parts_min_bytes: usize,
+    /// Threads that move bytes of large payloads into memory; while all are busy, the reactor does it.
+    pub movers: usize,
     /// Idle connections kept per address; further ones are closed.
     pub max_idle_per_address: usize,
     /// Idle connections kept in all; further ones are closed.
@@ -68,6 +74,8 @@ impl Default for RetrieverConfig {
             attempts: limits::RETRIEVE_ATTEMPTS,
             acknowledge_attempts: limits::ACKNOWLEDGE_ATTEMPTS,
             digest_max_bytes: limits::DIGEST_MAX,
+            parts_min_bytes: 1 << 20,
+            movers: 4,
             max_idle_per_address: 32,
             max_idle: 1024,
             idle_timeout: Duration::from_secs(60),
@@ -106,6 +114,8 @@ struct Shared {
     config: RetrieverConfig,
     /// Shared with the task that closes what is idle for too long, and everything when its owner stops.
     pool: Arc<Pool>,
+    /// Threads that may move bytes.
+    movers: Arc<Semaphore>,
 }
 
 impl Retriever {
@@ -124,7 +134,8 @@ impl Retriever {
                 () = idle.run_expiry() => {}
             }
         }));
-        Self { shared: Arc::new(Shared { keyring, tasks, config, pool }) }
+        let movers = Arc::new(Semaphore::new(config.movers));
+        Self { shared: Arc::new(Shared { keyring, tasks, config, pool, movers }) }
     }
 
     /// Connects to the holder that `record` names and is granted a lease. The bytes follow from the [`Retrieval`].

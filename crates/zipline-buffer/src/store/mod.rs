@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -306,6 +306,31 @@ impl Store {
                 }
             };
             Ok(PayloadReader::new(shared, content, grant, from, to))
+        }
+    }
+
+    /// Reads a part for a lease that runs, beside its other readers. It takes no retrieval, and ends with the lease.
+    ///
+    /// # Errors
+    /// [`LeaseError::NotFound`] if the lease does not run; otherwise see [`LeaseError`].
+    pub fn part(&self, request: LeaseRequest) -> Result<PayloadReader, LeaseError> {
+        let LeaseRequest { payload, lease, from, to, .. } = request;
+        let lease = LeaseKey::Remote(lease);
+        let key = LeaseKey::Local(self.shared.next_local.fetch_add(1, Ordering::Relaxed));
+        let wish = LeaseWish { payload, key, peer: None, from, to };
+        let (leased, content) = self.shared.with(|state, now| {
+            if !state.ledger.support(now, &payload, lease) {
+                return Err(LeaseError::NotFound);
+            }
+            let content = state.contents.get(&payload).cloned().ok_or(LeaseError::NotFound)?;
+            Ok((state.ledger.lease(now, wish)?, content))
+        })?;
+        match leased {
+            Leased::Granted(grant) => {
+                Ok(PayloadReader::new(Arc::clone(&self.shared), content, grant, from, to).part_of(lease))
+            }
+            // Local leases never wait.
+            Leased::Waits(_) => Err(LeaseError::TooMany),
         }
     }
 

@@ -9,7 +9,7 @@ use zipline_protocol::limits;
 use super::Shared;
 use crate::content::{Content, Found};
 use crate::error::ReadError;
-use crate::ledger::Grant;
+use crate::ledger::{Grant, LeaseKey};
 use crate::piece::Piece;
 
 /// The reading end of one lease. Dropping it leaves a receiver's lease running until it lapses, so that the receiver can
@@ -21,6 +21,8 @@ pub struct PayloadReader {
     from: u64,
     position: u64,
     to: Option<u64>,
+    /// The lease it reads a part for.
+    part_of: Option<LeaseKey>,
 }
 
 impl PayloadReader {
@@ -31,7 +33,13 @@ impl PayloadReader {
         from: u64,
         to: Option<u64>,
     ) -> Self {
-        Self { shared, content, grant, from, position: from, to }
+        Self { shared, content, grant, from, position: from, to, part_of: None }
+    }
+
+    /// Reads for `lease` from now on: what is read is its progress, and with it the reading ends.
+    pub(super) fn part_of(mut self, lease: LeaseKey) -> Self {
+        self.part_of = Some(lease);
+        self
     }
 
     /// The payload's whole length in bytes, once known.
@@ -132,7 +140,10 @@ impl PayloadReader {
     }
 
     fn progress(&self, position: u64) -> Result<(), ReadError> {
-        self.explain(self.shared.with(|state, now| state.ledger.progress(now, &self.grant, position)))
+        self.explain(self.shared.with(|state, now| match self.part_of {
+            Some(lease) if !state.ledger.support(now, &self.grant.payload, lease) => Err(ReadError::Ended),
+            _ => state.ledger.progress(now, &self.grant, position),
+        }))
     }
 
     /// The ledger forgets why a payload is gone; the content knows.

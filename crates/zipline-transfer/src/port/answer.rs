@@ -42,10 +42,14 @@ pub(super) async fn answer(shared: &Shared, peer: IpAddr, request: &RequestHead)
         return refuse(&proven, 421, ErrorCode::PayloadLost, "the payload belongs to another process");
     }
     let done = match operation {
-        Operation::Retrieve => {
+        Operation::Retrieve | Operation::Part => {
             let (from, to) = (asked.from, asked.to);
             let lease = LeaseRequest { payload: asked.payload, lease: asked.lease, peer, from, to };
-            return match shared.store.lease(lease).await {
+            let leased = match operation {
+                Operation::Part => shared.store.part(lease),
+                _ => shared.store.lease(lease).await,
+            };
+            return match leased {
                 Ok(reader) => granted(reader, proven, from, to),
                 Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
             };

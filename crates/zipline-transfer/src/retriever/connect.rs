@@ -19,6 +19,14 @@ pub(super) enum Stream {
 }
 
 impl Stream {
+    /// The socket, if nothing lies between it and the bytes.
+    pub(super) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(_) => None,
+        }
+    }
+
     /// Whether nothing came, not even the end: of an idle connection that nobody reads.
     pub(super) fn is_quiet(&self) -> bool {
         // Over TLS, session tickets may wait to be read.

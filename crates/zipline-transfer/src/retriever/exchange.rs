@@ -112,7 +112,7 @@ pub(super) async fn send(
     })?;
     let status = head.status.as_u16();
     let length = proven_length(&signed, &head)?;
-    let expected = if operation == Operation::Retrieve { 200 } else { 204 };
+    let expected = if matches!(operation, Operation::Retrieve | Operation::Part) { 200 } else { 204 };
     if status != expected {
         if read_off(&mut connection.wire).await {
             shared.pool.put(connection);

@@ -4,7 +4,8 @@
 //! meanwhile, so that silence is counted all the time, and that nothing is let go before the final record was verified.
 
 use super::exchange::{Answer, Holder, single};
-use super::grant::{GrantError, grant};
+use super::grant::{GrantError, grant, grant_part};
+use super::moving::{MOVE_MIN, Moving};
 use super::retrieval::{PROGRESS_BYTES, show_life};
 use super::settling::Settling;
 use super::wire::Arrived;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use zipline_protocol::data::FinalRecord;
-use zipline_protocol::{LeaseId, Record, header};
+use zipline_protocol::{LeaseId, Record, ReferenceKind, header};
 use zipline_seal::SignedRequest;
 use zipline_segment::{SegmentBytes, SegmentMut};
 
@@ -65,34 +66,46 @@ impl Fetched {
 }
 
 impl Retriever {
-    /// Retrieves all of the payload that `record` names into `memory`, which is as long as the payload.
+    /// Retrieves all of the payload that `record` names into `memory`, which is as long as the payload. A large one comes in two
+    /// parts at once, over two connections.
     ///
     /// # Errors
     /// [`RetrieveError`]: as of [`Retriever::start`] and [`super::Retrieval::next`]; the lease was given back.
     /// [`Kind::Malformed`] if the record names no length, or another one than that of `memory`.
     /// # Cancel safety
-    /// Dropping the future gives the lease back, and `memory` to where it came from.
+    /// Dropping the future gives the lease back, and `memory` to where it came from, if need be once the threads that fill it have
+    /// noticed.
     pub async fn fetch(&self, record: &Record, mut memory: SegmentMut) -> Result<Fetched, RetrieveError> {
-        if record.length != Some(memory.len() as u64) {
+        let length = memory.len();
+        if record.length != Some(length as u64) {
             return Err(Kind::Malformed { part: "another length than the memory for it" }.into());
         }
+        // Payloads of an invocation may be windowed: of those, the second half is not there before the first one was taken.
+        let halves = length >= self.shared.config.parts_min_bytes && record.kind == ReferenceKind::Put;
+        let second = halves.then(|| memory.split_off(length.div_ceil(2)));
         let holder = Arc::new(Holder::of(record, zipline_seal::new_lease_id()));
-        let answer = self.grant_first(&holder, RetrieveOptions::default()).await?;
+        let to = second.is_some().then_some(memory.len() as u64);
+        let answer = self.grant_first(&holder, RetrieveOptions { from: 0, to }).await?;
         // Dropping it from here on gives the lease back.
         let settling = Settling::new(Arc::clone(&self.shared), Arc::clone(&holder));
         let alive = show_life(Arc::clone(&self.shared), Arc::clone(&holder));
         let _alive = self.shared.tasks.spawn_owned("show life", alive);
-        let mut filling = Filling {
-            shared: &self.shared,
-            holder: &holder,
-            filled: 0,
-            failures: 0,
-            quiet_since: Instant::now(),
+        let range =
+            |from: usize, to: usize| Range { from: from as u64, to: to as u64, length: length as u64 };
+        let middle = memory.len();
+        let first = Box::pin(Filling::new(&self.shared, &holder, range(0, middle), memory).run(Some(answer)));
+        let (memory, found) = match second {
+            None => first.await?,
+            Some(second) => {
+                let second =
+                    Box::pin(Filling::new(&self.shared, &holder, range(middle, length), second).run(None));
+                let ((mut memory, found), (second, _)) = tokio::try_join!(first, second)?;
+                memory.rejoin(second);
+                (memory, found)
+            }
         };
-        let fetched = filling.run(answer, &mut memory).await;
-        let record = fetched
-            .and_then(|found| verify(&self.shared, record, &memory, found))
-            .map_err(|error| error.with_received(filling.filled as u64))?;
+        let record = verify(&self.shared, record, &memory, found)
+            .map_err(|error| error.with_received(length as u64))?;
         Ok(Fetched { bytes: memory.freeze(), record, settling })
     }
 }
@@ -115,10 +128,22 @@ fn verify(
     Ok(found)
 }
 
-/// Memory that is being filled.
+/// A part of a payload.
+#[derive(Debug, Clone, Copy)]
+struct Range {
+    from: u64,
+    to: u64,
+    /// Of the whole payload.
+    length: u64,
+}
+
+/// Memory that is being filled with a part of a payload.
 struct Filling<'a> {
     shared: &'a Shared,
     holder: &'a Holder,
+    range: Range,
+    /// `None` while a thread fills it.
+    memory: Option<SegmentMut>,
     filled: usize,
     /// Connections that failed in a row, each having brought less than [`PROGRESS_BYTES`].
     failures: u32,
@@ -134,14 +159,29 @@ enum Ended {
     Quiet,
 }
 
-impl Filling<'_> {
-    async fn run(&mut self, mut answer: Answer, memory: &mut [u8]) -> Result<FinalRecord, RetrieveError> {
+impl<'a> Filling<'a> {
+    fn new(shared: &'a Shared, holder: &'a Holder, range: Range, memory: SegmentMut) -> Self {
+        let quiet_since = Instant::now();
+        Self { shared, holder, range, memory: Some(memory), filled: 0, failures: 0, quiet_since }
+    }
+
+    async fn run(mut self, granted: Option<Answer>) -> Result<(SegmentMut, FinalRecord), RetrieveError> {
+        let result = self.fill(granted).await;
+        let record = result.map_err(|error| error.with_received(self.filled as u64))?;
+        Ok((self.memory.take().expect("no thread has it any more"), record))
+    }
+
+    async fn fill(&mut self, granted: Option<Answer>) -> Result<FinalRecord, RetrieveError> {
         self.quiet_since = Instant::now();
+        let mut answer = match granted {
+            Some(answer) => answer,
+            None => self.resume(Duration::ZERO).await?,
+        };
         loop {
-            if answer.length != Some(memory.len() as u64) {
+            if answer.length != Some(self.range.length) {
                 return Err(Kind::Malformed { part: "another length than the reference" }.into());
             }
-            let pause = match self.read(answer, memory).await? {
+            let pause = match self.read(answer).await? {
                 Ended::Whole(record) => return Ok(*record),
                 Ended::Broken(source) => self.broke(source)?,
                 Ended::Quiet => Duration::ZERO,
@@ -151,10 +191,31 @@ impl Filling<'_> {
     }
 
     /// Reads an answer to its end, or as far as it goes.
-    async fn read(&mut self, answer: Answer, memory: &mut [u8]) -> Result<Ended, RetrieveError> {
+    async fn read(&mut self, answer: Answer) -> Result<Ended, RetrieveError> {
         let Answer { signed, mut connection, .. } = answer;
         let mut brought = 0;
         loop {
+            if connection.wire.bare_bytes() >= MOVE_MIN
+                && let Ok(place) = Arc::clone(&self.shared.movers).try_acquire_owned()
+            {
+                let memory = self.memory.take().expect("no other thread has it");
+                let moving = Moving { connection, memory, filled: self.filled, place };
+                let moved = tokio::task::spawn_blocking(move || moving.run()).await;
+                let (back, result) = moved.expect("reading does not panic");
+                let got = back.filled - self.filled;
+                (connection, self.filled, self.memory) = (back.connection, back.filled, Some(back.memory));
+                brought += got as u64;
+                if got > 0 {
+                    self.quiet_since = Instant::now();
+                }
+                if brought >= PROGRESS_BYTES {
+                    self.failures = 0;
+                }
+                if let Err(error) = result {
+                    return Ok(Ended::Broken(Arc::new(error)));
+                }
+            }
+            let memory = self.memory.as_mut().expect("no thread has it");
             let room = &mut memory[self.filled..];
             let ask = self.quiet_since + self.shared.config.ask_after();
             // At the end, one byte of room shows whether more comes than there should.
@@ -186,7 +247,7 @@ impl Filling<'_> {
                 }
                 Arrived::Trailers(section) => {
                     let record = final_record(&signed, &section).ok_or(Kind::FinalRecord)?;
-                    if record.length != memory.len() as u64 || !full {
+                    if record.length != self.range.length || !full {
                         return Err(Kind::Malformed { part: "fewer bytes than it says" }.into());
                     }
                     self.shared.pool.put(connection);
@@ -214,7 +275,14 @@ impl Filling<'_> {
         let deadline = self.quiet_since + limit;
         loop {
             sleep_until((Instant::now() + pause).min(deadline)).await;
-            let granting = grant(self.shared, self.holder, self.filled as u64, None, Some(deadline));
+            let (from, to) = (self.range.from + self.filled as u64, self.range.to);
+            let granting = async {
+                if self.range.from > 0 {
+                    return grant_part(self.shared, self.holder, (from, to), deadline).await;
+                }
+                let to = (to < self.range.length).then_some(to);
+                grant(self.shared, self.holder, from, to, Some(deadline)).await
+            };
             pause = match timeout_at(deadline, granting).await {
                 Err(_elapsed) => return Err(Kind::Stalled { after: limit }.into()),
                 Ok(Ok(answer)) => {

@@ -94,6 +94,34 @@ pub(super) async fn grant(
     }
 }
 
+/// Asks for a part of a lease that runs. When it does not, the range is taken by a retrieve.
+pub(super) async fn grant_part(
+    shared: &Shared,
+    holder: &Holder,
+    (from, to): (u64, u64),
+    deadline: Instant,
+) -> Result<Answer, GrantError> {
+    let silent = || GrantError::Final(Kind::Stalled { after: shared.config.progress_timeout }.into());
+    let mut fresh = false;
+    loop {
+        let asking = async {
+            let (connection, used) = checkout(shared, holder, fresh).await?;
+            let sent = send(shared, holder, Operation::Part, (from, Some(to)), connection).await;
+            Ok::<_, ExchangeError>((sent, used))
+        };
+        let (sent, used) = timeout_at(deadline, asking).await.map_err(|_elapsed| silent())??;
+        match sent {
+            Ok(answer) => return Ok(answer),
+            // A holder may close an idle connection just when it is used again.
+            Err(ExchangeError::Broken(_)) if used => fresh = true,
+            Err(ExchangeError::Final(error)) if matches!(error.kind(), Kind::Refused { status: 404, .. }) => {
+                return grant(shared, holder, from, Some(to), Some(deadline)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// What a holder says of a lease that was asked for.
 enum Sign {
     /// It has granted it.

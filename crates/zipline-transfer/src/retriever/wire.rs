@@ -252,6 +252,41 @@ impl Wire {
         Poll::Ready(Ok(got))
     }
 
+    /// Bytes of body that can be read by [`Wire::read_now`] before anything else comes.
+    pub(super) fn bare_bytes(&self) -> u64 {
+        match self.framing {
+            Framing::Sized(left) | Framing::Chunk(left)
+                if self.inbox.is_empty() && self.io.plain().is_some() =>
+            {
+                left
+            }
+            _ => 0,
+        }
+    }
+
+    /// Reads bytes of body that are there into `room`, past the reactor, in whatever thread. `None`: none is there, or there
+    /// are none to be read so; 0 is the end of the connection.
+    pub(super) fn read_now(&mut self, room: &mut [u8]) -> io::Result<Option<usize>> {
+        let left = self.bare_bytes();
+        let (Some(tcp), true) = (self.io.plain(), left > 0) else { return Ok(None) };
+        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
+        let got = match rustix::net::recv(tcp, &mut room[..wanted], rustix::net::RecvFlags::DONTWAIT) {
+            Ok((got, _)) => got,
+            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        self.took(left, got);
+        Ok(Some(got))
+    }
+
+    /// Waits in this thread until something can be read, at most `timeout`. False if nothing came.
+    pub(super) fn wait_now(&self, timeout: std::time::Duration) -> bool {
+        let Some(tcp) = self.io.plain() else { return false };
+        let timeout = rustix::event::Timespec::try_from(timeout).ok();
+        let mut fds = [rustix::event::PollFd::new(tcp, rustix::event::PollFlags::IN)];
+        matches!(rustix::event::poll(&mut fds, timeout.as_ref()), Ok(ready) if ready > 0)
+    }
+
     fn took(&mut self, left: u64, got: usize) {
         let rest = left - got as u64;
         self.framing = match self.framing {

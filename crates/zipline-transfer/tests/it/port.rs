@@ -109,6 +109,27 @@ async fn every_refusal_is_proven_and_has_its_status() {
 }
 
 #[tokio::test]
+async fn parts_are_sent_for_leases_that_run_and_for_no_others() {
+    let rig = Rig::new();
+    let record = rig.hold_n(&pattern(100), zipline_protocol::Retrievals::Limited(1)).await;
+    let (payload, lease) = (&record.payload, new_lease_id());
+    let early = ask(&rig, "part", payload, &lease, 50, Some(60)).await;
+    assert!(early.starts_with("HTTP/1.1 404") && early.contains("zipline-auth-reply: "), "{early}");
+    assert!(ask(&rig, "retrieve", payload, &lease, 0, Some(50)).await.starts_with("HTTP/1.1 200"));
+    let part = ask(&rig, "part", payload, &lease, 50, Some(60)).await;
+    assert!(part.starts_with("HTTP/1.1 200") && part.contains("\r\n\r\na\r\n"), "one chunk of ten: {part}");
+    assert!(part.contains("zipline-final: length=100"), "{part}");
+    let other = ask(&rig, "part", payload, &new_lease_id(), 50, Some(60)).await;
+    assert!(other.starts_with("HTTP/1.1 404"), "{other}");
+    let beyond = ask(&rig, "part", payload, &lease, 101, None).await;
+    assert!(beyond.starts_with("HTTP/1.1 416"), "{beyond}");
+    assert!(ask(&rig, "acknowledge", payload, &lease, 0, None).await.starts_with("HTTP/1.1 204"));
+    until(|| rig.store.info(payload).is_none()).await;
+    let late = ask(&rig, "part", payload, &lease, 50, Some(60)).await;
+    assert!(late.starts_with("HTTP/1.1 404"), "{late}");
+}
+
+#[tokio::test]
 async fn connections_of_one_address_are_bounded() {
     let rig = Rig::with(|config| config.connections_per_peer = 2);
     let mut kept = Vec::new();

@@ -27,6 +27,15 @@ impl Ledger {
         Ok(())
     }
 
+    /// A part was sent for the lease. False if it does not run.
+    pub(crate) fn support(&mut self, now: Duration, id: &PayloadId, key: LeaseKey) -> bool {
+        let lease = self.payloads.get_mut(id).and_then(|payload| payload.leases.table.get_mut(&key));
+        let Some(lease) = lease.filter(|lease| lease.state == State::Running) else { return false };
+        lease.progressed = now;
+        lease.alive = now;
+        true
+    }
+
     /// The receiver of a lease shows life. It is no progress: the lease lapses all the same.
     pub(crate) fn alive(&mut self, now: Duration, id: &PayloadId, key: LeaseKey) -> Result<(), AckError> {
         let lease = self.payloads.get_mut(id).and_then(|payload| payload.leases.table.get_mut(&key));

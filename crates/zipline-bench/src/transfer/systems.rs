@@ -78,6 +78,11 @@ impl System {
         self.as_str().starts_with("zipline")
     }
 
+    /// Whether it can have more than one giver and taker.
+    pub(super) fn has_patterns(self) -> bool {
+        !matches!(self, Self::ZiplineInvoke | Self::Nginx | Self::Nginx2 | Self::Bare)
+    }
+
     /// Whether its roles are Python programs.
     pub(super) fn is_python(self) -> bool {
         matches!(self, Self::ZiplinePython | Self::ZiplinePythonPut | Self::RedisPy | Self::Ray)

@@ -18,7 +18,7 @@ use super::queue_proxy::{QueueProxy, Settings};
 use super::role::{Assignment, Endpoint, Means, Order, Put, Said, Side};
 use super::servers::{self, Place};
 use super::stop::Stop;
-use super::systems::{Path, Shape, System};
+use super::systems::{Path, Pattern, Shape, System};
 use crate::processes;
 
 /// What a role may take for one order.
@@ -95,6 +95,11 @@ impl World {
     /// # Errors
     /// If a program is missing or does not start.
     pub(super) fn start(ground: &Ground, system: System, path: Path, shape: Shape) -> anyhow::Result<Self> {
+        ensure!(
+            shape.pattern == Pattern::OneToOne || system.has_patterns(),
+            "{} moves payloads 1-1 only",
+            system.as_str()
+        );
         let mut world = Self {
             system,
             shape,

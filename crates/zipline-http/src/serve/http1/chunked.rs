@@ -157,6 +157,9 @@ impl Chunked {
         let mut fields = vec![httparse::EMPTY_HEADER; self.trailer_count];
         let parsed = httparse::parse_headers(&text, &mut fields);
         let Ok(httparse::Status::Complete((_, fields))) = parsed else { return Err(MALFORMED) };
+        if fields.len() != self.trailer_count {
+            return Err(MALFORMED);
+        }
         let mut trailers = HeaderMap::new();
         for field in fields {
             let name = HeaderName::try_from(field.name).map_err(|_| MALFORMED)?;

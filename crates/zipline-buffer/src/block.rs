@@ -87,6 +87,10 @@ impl Pool {
     fn give(&mut self, now: Duration, bytes: u64, mapping: Option<Mapping>) -> Option<Mapping> {
         self.in_use = self.in_use.saturating_sub(bytes);
         let mapping = mapping?;
+        // Whoever was shown it may look at it for ever.
+        if !mapping.may_be_written_again(false) {
+            return Some(mapping);
+        }
         if self.warm_bytes() + bytes > self.max_warm {
             return Some(mapping);
         }

@@ -115,7 +115,9 @@ impl Shelf {
     pub fn give<S>(&self, mapping: Mapping, share: S, bytes: u64) {
         let mut state = self.shared.state.lock();
         let fits = state.bytes() + mapping.touched_bytes() as u64 <= (self.shared.room)(bytes);
-        if mapping.touched_bytes() > 0 && state.warm.len() < WARM_MAX && fits {
+        // Whoever was shown it may look at it for ever.
+        let may = mapping.may_be_written_again(false);
+        if may && mapping.touched_bytes() > 0 && state.warm.len() < WARM_MAX && fits {
             if state.warm.is_empty() {
                 state.quiet_since = Instant::now();
                 self.shared.changed.notify_one();

@@ -262,6 +262,7 @@ fn decide_trust(
     if trust == Trust::UserPerInstance {
         state.let_pass()?;
     }
+    state.make_host(trust == Trust::UserPerInstance)?;
     Ok(trust)
 }
 

@@ -16,7 +16,8 @@ use crate::process;
 
 /// Longest path of a Unix socket on Linux, its ending zero byte taken off.
 const SOCKET_PATH_MAX: usize = 107;
-/// Longest name below the state directory that has to fit into a socket path: `instances/<6 digits>/api.sock`.
+/// Longest name below the state directory that has to fit into a socket path: `instances/<6 digits>/api.sock`;
+/// `host/<boot id>` is one shorter.
 const SOCKET_NAME_MAX: usize = 28;
 
 /// Rounds of looking for processes that escaped; only a fork bomb needs more than two.
@@ -160,6 +161,28 @@ impl StateDir {
     /// The folder of an instance's socket.
     pub(crate) fn instance(&self, number: u64) -> PathBuf {
         self.path.join("instances").join(number.to_string())
+    }
+
+    /// Where queue-proxies find each other's sockets.
+    pub(crate) fn host(&self) -> PathBuf {
+        self.path.join("host")
+    }
+
+    /// An empty folder for the sockets of queue-proxies. Those of other users may each make one and connect to those whose
+    /// names they know, and neither list nor remove what others made.
+    pub(crate) fn make_host(&self, for_other_users: bool) -> Result<PathBuf, StateError> {
+        let path = self.host();
+        let fail = |action, source| StateError::Io { action, path: path.clone(), source };
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(fail("clear", error)),
+            _ => {}
+        }
+        let mode = if for_other_users { 0o1733 } else { 0o700 };
+        fs::create_dir(&path).map_err(|source| fail("make", source))?;
+        // Not by the mode of making it, which the process's mask would cut.
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))
+            .map_err(|source| fail("open", source))?;
+        Ok(path)
     }
 
     /// Lets processes of other users pass through to their own instance folders; they still see no names in it.

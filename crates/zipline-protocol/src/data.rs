@@ -13,6 +13,8 @@ const OPEN_END: u64 = u64::MAX;
 pub enum Operation {
     /// Take or resume a lease and send bytes.
     Retrieve,
+    /// The same among queue-proxies of one host: the payload's memory is passed in place of its bytes (section 9).
+    Share,
     /// Every byte of the lease was delivered.
     Acknowledge,
     /// The lease is given up.
@@ -24,13 +26,14 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Every operation.
+    /// Every operation of a data port.
     pub const ALL: [Self; 5] = [Self::Retrieve, Self::Acknowledge, Self::Cancel, Self::Alive, Self::Part];
 
     /// Its word in proofs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Retrieve => "retrieve",
+            Self::Share => "share",
             Self::Acknowledge => "acknowledge",
             Self::Cancel => "cancel",
             Self::Alive => "alive",
@@ -38,10 +41,11 @@ impl Operation {
         }
     }
 
-    /// Its path.
+    /// Its path on a data port; a share has none there.
     pub const fn path(self) -> &'static str {
         match self {
             Self::Retrieve => "/v1/retrieve",
+            Self::Share => "",
             Self::Acknowledge => "/v1/acknowledge",
             Self::Cancel => "/v1/cancel",
             Self::Alive => "/v1/alive",

@@ -10,6 +10,7 @@ pub mod data;
 mod error;
 mod function;
 pub mod header;
+pub mod host;
 mod ids;
 pub mod limits;
 mod record;

@@ -92,6 +92,8 @@ words! {
         Inline = "inline",
         /// From the holder's data port.
         Network = "network",
+        /// As memory of a holder on the same host.
+        SameHost = "same-host",
     }
 }
 

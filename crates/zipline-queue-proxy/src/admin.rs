@@ -97,6 +97,8 @@ struct Status<'a> {
     zone: String,
     ready: bool,
     draining: bool,
+    /// Whether payloads of neighbours are shared on this host.
+    same_host: bool,
     held: Held,
     in_flight: InFlight,
     payloads: Vec<Payload>,
@@ -149,6 +151,7 @@ fn status(shared: &Shared) -> Status<'_> {
         zone: shared.guidance.zone().to_string(),
         ready: is_ready(shared),
         draining: shared.lifecycle.is_draining(),
+        same_host: shared.neighbours.is_some(),
         held: Held {
             bytes: snapshot.held_bytes,
             payloads: snapshot.payload_count,

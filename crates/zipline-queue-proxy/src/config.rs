@@ -63,6 +63,10 @@ pub struct Config {
     pub token: Token,
     /// Path of the local API's Unix socket.
     pub socket: Option<PathBuf>,
+    /// Where queue-proxies of this host find each other; `None`: payloads of neighbours come over the network.
+    pub host_directory: Option<PathBuf>,
+    /// Whether memory whose descriptor reached another function of the tenant may be written again.
+    pub reuse_shared: bool,
     /// Where the inbound side and the data port listen.
     pub listen_ip: IpAddr,
     /// Where other queue-proxies reach the data port, if not where it listens.
@@ -274,6 +278,8 @@ impl Config {
                 .map_or(Destinations::None, Destinations::Gateway),
             token: reader.token(),
             socket: reader.text("ZIPLINE_SOCKET").map(PathBuf::from),
+            host_directory: reader.text("ZIPLINE_HOST_DIR").map(PathBuf::from),
+            reuse_shared: reader.reuse(),
             listen_ip,
             advertise,
             data_tls: reader.switch("ZIPLINE_DATA_TLS"),

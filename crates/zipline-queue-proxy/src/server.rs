@@ -20,9 +20,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use zipline_buffer::{InFlight, Store, StoreConfig};
 use zipline_http::{Client, ClientConfig, ServeLimits, serve};
+use zipline_protocol::Way;
 use zipline_protocol::control::QueueProxyMessage;
 use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::{Keyring, new_boot_id};
+use zipline_transfer::host::{HostPort, Neighbours};
 use zipline_transfer::{
     CertificateMakingError, DataCertificate, DataPort, DataPortConfig, Retriever, RetrieverConfig,
 };
@@ -207,6 +209,9 @@ impl Server {
         });
         drop(doors.spawn("admin", serve(admin, Admin::new(Arc::clone(&shared)), limits, doors.clone())));
         drop(doors.spawn("data port", data.run(doors.clone())));
+        if let Some(host) = host_port(&shared) {
+            drop(doors.spawn("host port", host.run(doors.clone())));
+        }
         spawn(&doors, "expiry", shared.store.run_expiry());
         spawn(&doors, "warm memory", keep_warm(&shared));
         watch_readiness(&shared, &doors, reports.clone());
@@ -225,6 +230,20 @@ impl Server {
         tracing::info!(aborted, "drained");
         reports.say(QueueProxyMessage::Drained).await;
     }
+}
+
+/// Where neighbours are served, if anywhere. Without it they use the data port, so it is not worth failing for.
+fn host_port(shared: &Arc<Shared>) -> Option<HostPort> {
+    let directory = shared.config.host_directory.as_deref()?;
+    let told = Arc::clone(shared);
+    let (keyring, store) = (shared.keyring.clone(), shared.store.clone());
+    let on_delivered = move |delivered| told.delivered_by(delivered, Way::SameHost);
+    HostPort::bind(directory, shared.boot, keyring, store, on_delivered)
+        .inspect_err(|error| {
+            let source = &error.source;
+            tracing::warn!(%error, %source, "payloads are not shared on this host, the network carries them");
+        })
+        .ok()
 }
 
 /// Goes through the phases of a drain; the server's table tells them.
@@ -298,7 +317,10 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
         Some(advertise) => SocketAddr::new(advertise.ip, advertise.port.unwrap_or(data.port())),
         None => data,
     });
+    let neighbours = config.host_directory.clone();
+    let neighbours = neighbours.map(|directory| Neighbours::new(directory, keyring.clone(), tasks.clone()));
     Shared {
+        neighbours,
         in_flight: InFlight::new(config.in_flight_bytes),
         retriever: Retriever::new(
             keyring.clone(),

@@ -11,6 +11,7 @@ use zipline_protocol::{BootId, FunctionName, InlineReason, Mode, ReferenceKind, 
 use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::Keyring;
 use zipline_transfer::Retriever;
+use zipline_transfer::host::Neighbours;
 
 use crate::breaker::Breaker;
 use crate::capability::Capabilities;
@@ -121,6 +122,8 @@ pub struct Shared {
     pub in_flight: InFlight,
     /// Retrieves from other queue-proxies.
     pub retriever: Retriever,
+    /// Holders on this host; `None`: everything comes over the network.
+    pub neighbours: Option<Neighbours>,
     /// Connections to the function, the gateway and whatever the forward proxy passes through to.
     pub client: Client,
     /// Where the counters are registered.
@@ -165,15 +168,21 @@ impl Shared {
         Zones::between(&self.guidance.zone(), holder)
     }
 
-    /// A receiver has acknowledged a payload. Those of invocations are recorded by whoever holds them, who knows the other end.
+    /// A receiver has acknowledged a payload over the network. Those of invocations are recorded by whoever holds them, who
+    /// knows the other end.
     pub fn delivered(&self, delivered: Delivered) {
+        self.delivered_by(delivered, Way::Network);
+    }
+
+    /// The same, by any way.
+    pub fn delivered_by(&self, delivered: Delivered, way: Way) {
         if delivered.kind == ReferenceKind::Put {
             self.metrics.held(delivered.held);
             self.record(Transfer {
                 direction: Direction::Sent,
                 kind: delivered.kind,
                 peer: None,
-                way: Way::Network,
+                way,
                 reason: None,
                 zones: Zones::Unknown,
                 bytes: delivered.length,

@@ -6,7 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals};
 
@@ -84,7 +84,16 @@ pub struct Mapping {
     access: Access,
     /// Bytes from the start that may have pages of their own.
     touched: AtomicUsize,
+    /// What became of the descriptor: one of the constants below, and only ever a higher one.
+    sharing: AtomicU8,
 }
+
+/// Nobody else was given it.
+const PRIVATE: u8 = 0;
+/// Others were, and said when they let go.
+const SHARED: u8 = 1;
+/// Others were, and will never say.
+const ABANDONED: u8 = 2;
 
 // SAFETY: the pages belong to the mapping, wherever it is; nothing about them is tied to a thread.
 unsafe impl Send for Mapping {}
@@ -128,7 +137,8 @@ impl Mapping {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = kernel::map(&fd, capacity, access)?;
-        Ok(Self { id, fd, base, capacity, access, touched: AtomicUsize::new(touched) })
+        let (touched, sharing) = (AtomicUsize::new(touched), AtomicU8::new(PRIVATE));
+        Ok(Self { id, fd, base, capacity, access, touched, sharing })
     }
 
     /// Tells it from every other mapping of this process, wherever it is moved.
@@ -158,6 +168,27 @@ impl Mapping {
 
     pub(crate) fn note_touched(&self, end: usize) {
         self.touched.fetch_max(end.next_multiple_of(PAGE).min(self.capacity), Ordering::Relaxed);
+    }
+
+    /// The descriptor is about to reach a function that does not own what lies here.
+    pub fn mark_shared(&self) {
+        self.sharing.fetch_max(SHARED, Ordering::Relaxed);
+    }
+
+    /// Somebody has it mapped who will never say when that ends.
+    pub fn mark_abandoned(&self) {
+        self.sharing.fetch_max(ABANDONED, Ordering::Relaxed);
+    }
+
+    /// Whether other bytes may be written here once nobody uses these any more. `trusting`: those who were given the descriptor
+    /// are trusted to have let go of it when they said so.
+    #[must_use]
+    pub fn may_be_written_again(&self, trusting: bool) -> bool {
+        match self.sharing.load(Ordering::Relaxed) {
+            PRIVATE => true,
+            SHARED => trusting,
+            _ => false,
+        }
     }
 
     /// From now on nobody else can map it writable or write to it, whatever descriptor they have. Mappings that are

@@ -47,6 +47,8 @@ pub struct Setting {
     pub program: PathBuf,
     /// Where journals are written.
     pub directory: PathBuf,
+    /// Where those who are to find each other on this host do so.
+    pub host: PathBuf,
 }
 
 /// A function and its queue-proxy.
@@ -193,6 +195,10 @@ fn config(
     (config.budget_bytes, config.in_flight_bytes) = (BUDGET_BYTES, IN_FLIGHT_BYTES);
     config.advertise = advertise;
     config.variables.push(("ZIPLINE_LISTEN_IP".to_owned(), site.ip.to_string()));
+    // The first one has no neighbours, so that the network is used in every world.
+    if setting.functions.first().is_none_or(|first| first != name) {
+        config.variables.push(("ZIPLINE_HOST_DIR".to_owned(), setting.host.display().to_string()));
+    }
     config.variables.push(("ZIPLINE_LOG".to_owned(), "warn".to_owned()));
     config
 }

@@ -34,7 +34,9 @@ pub async fn run(options: Options, seed: u64, program: PathBuf) -> Result<Report
         functions: Vec::new(),
         program,
         directory: directory.path().to_owned(),
+        host: directory.path().join("host"),
     };
+    std::fs::create_dir(&setting.host)?;
     let mut worlds =
         vec![Arc::new(World::on_loopback(setting.clone()).await.context("the world on loopback")?)];
     match (options.namespaces, rustix::process::geteuid().is_root()) {

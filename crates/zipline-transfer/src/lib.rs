@@ -1,16 +1,18 @@
 //! The data plane between queue-proxies: payloads from the holder's memory to the receiver's.
 //!
 //! - [`DataPort`]: the holder's side. Serves retrieve, acknowledge and cancel out of a [`zipline_buffer::Store`].
+//! - [`host`]: both sides on one machine, where memory is passed in place of bytes.
 //! - [`Retriever`]: the receiver's side. Connects, proves, resumes, verifies, acknowledges.
 //! - [`DataCertificate`]: what a data port shows when it speaks TLS.
 //! - [`request_head`]: the heads of requests, as a data port takes them.
 //! - [`sockets`]: TCP options for data connections.
 //! - [`trailers`]: how a message's trailers travel with its payload.
 //!
-//! `docs/protocol.md` section 6 is the truth for both sides.
+//! `docs/protocol.md` sections 6 and 9 are the truth for both sides.
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod host;
 mod port;
 mod retriever;
 pub mod sockets;

@@ -149,6 +149,10 @@ pub(crate) struct QueueProxy<'a> {
     pub(crate) function: Option<(&'a ServiceManifest, u16)>,
     pub(crate) instance: &'a str,
     pub(crate) socket: &'a Path,
+    /// Where it finds others, and they find it.
+    pub(crate) host: &'a Path,
+    /// Whether memory that was shared may be written again.
+    pub(crate) reuse: bool,
     pub(crate) token: &'a str,
     pub(crate) gateway: SocketAddr,
 }
@@ -175,6 +179,8 @@ pub(crate) fn of_queue_proxy(config: &EngineConfig, proxy: &QueueProxy<'_>) -> E
     set("ZIPLINE_GATEWAY", proxy.gateway.to_string().into());
     set("ZIPLINE_TOKEN", proxy.token.into());
     set("ZIPLINE_SOCKET", proxy.socket.into());
+    set("ZIPLINE_HOST_DIR", proxy.host.into());
+    set("ZIPLINE_REUSE", if proxy.reuse { "tenant" } else { "never" }.into());
     set("ZIPLINE_LOG", config.queue_proxy_log.clone().into());
     set("SERVING_NAMESPACE", proxy.namespace.into());
     set("SERVING_POD", proxy.instance.into());
@@ -238,6 +244,8 @@ spec:
             function: None,
             instance: "guest",
             socket: Path::new("/run/s"),
+            host: Path::new("/run/host"),
+            reuse: true,
             token: "secret",
             gateway: "127.0.0.1:8080".parse().unwrap(),
         };
@@ -245,6 +253,8 @@ spec:
             let config = EngineConfig { data_tls, ..config() };
             let env = of_queue_proxy(&config, &proxy);
             assert_eq!(lookup(&env, "ZIPLINE_DATA_TLS").unwrap(), word);
+            assert_eq!(lookup(&env, "ZIPLINE_HOST_DIR").unwrap(), "/run/host");
+            assert_eq!(lookup(&env, "ZIPLINE_REUSE").unwrap(), "tenant");
         }
     }
 

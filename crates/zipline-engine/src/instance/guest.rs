@@ -62,6 +62,8 @@ pub(crate) async fn start(
             function: None,
             instance: &instance.name,
             socket: &socket,
+            host: &context.state.host(),
+            reuse: context.trust.reuse(),
             token: &token,
             gateway: context.gateway,
         },

@@ -148,6 +148,8 @@ async fn bring_up(
             function: Some((manifest, *port)),
             instance: &instance.name,
             socket: &socket,
+            host: &context.state.host(),
+            reuse: context.trust.reuse(),
             token: &token,
             gateway: context.gateway,
         },

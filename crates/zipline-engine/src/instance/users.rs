@@ -66,10 +66,18 @@ impl Trust {
         (*self == Self::UserPerInstance).then_some(FIRST + offset)
     }
 
+    /// Whether memory that was shared may be written again: where instances share one user, every function can read every
+    /// other's memory anyway.
+    pub(crate) fn reuse(&self) -> bool {
+        matches!(self, Self::OneDomain { .. })
+    }
+
     /// One sentence for log and status.
     pub(crate) fn sentence(&self) -> String {
         match self {
-            Self::UserPerInstance => "each instance runs as a user of its own".into(),
+            Self::UserPerInstance => {
+                "each instance runs as a user of its own; memory that was shared is not written again".into()
+            }
             Self::OneDomain { reason } => {
                 format!("all functions are one trust domain, since instances share one user: {reason}")
             }
@@ -91,6 +99,7 @@ mod tests {
         let trust = decide(InstanceUids::Auto, true).unwrap();
         assert_eq!(trust, Trust::UserPerInstance);
         assert_eq!((trust.user(0), trust.user(5)), (Some(61_000), Some(61_005)));
+        assert!(!trust.reuse());
     }
 
     #[test]
@@ -98,6 +107,7 @@ mod tests {
         let trust = decide(InstanceUids::Auto, false).unwrap();
         assert_eq!(trust.user(1), None);
         assert!(trust.sentence().contains("one trust domain"), "{}", trust.sentence());
+        assert!(trust.reuse());
         assert!(decide(InstanceUids::Off, true).unwrap().user(1).is_none());
         let error = decide(InstanceUids::Require, false).unwrap_err();
         assert!(error.to_string().contains("does not run as root"), "{error}");

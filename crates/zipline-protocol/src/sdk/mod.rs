@@ -6,7 +6,7 @@ mod answers;
 mod requests;
 #[cfg(test)]
 mod tests;
-mod wire;
+pub(crate) mod wire;
 
 pub use answers::{Answer, BoundedBy, Got, GotBytes, Issued, Origin, Welcome};
 pub use requests::{Get, Place, Put, PutBytes, Request, Terms};

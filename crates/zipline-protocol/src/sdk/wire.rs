@@ -64,44 +64,44 @@ impl FrameHead {
 
 /// Reads the fields of one frame.
 #[derive(Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(body: &'a [u8]) -> Self {
+    pub(crate) fn new(body: &'a [u8]) -> Self {
         Self(body)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], FrameError> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(FrameError::Short)?;
         self.0 = rest;
         Ok(*head)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, FrameError> {
+    pub(crate) fn u8(&mut self) -> Result<u8, FrameError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn u16(&mut self) -> Result<u16, FrameError> {
+    pub(crate) fn u16(&mut self) -> Result<u16, FrameError> {
         self.array().map(u16::from_be_bytes)
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, FrameError> {
+    pub(crate) fn u32(&mut self) -> Result<u32, FrameError> {
         self.array().map(u32::from_be_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, FrameError> {
+    pub(crate) fn u64(&mut self) -> Result<u64, FrameError> {
         self.array().map(u64::from_be_bytes)
     }
 
-    pub(super) fn id(&mut self) -> Result<[u8; 16], FrameError> {
+    pub(crate) fn id(&mut self) -> Result<[u8; 16], FrameError> {
         self.array()
     }
 
-    pub(super) fn payload(&mut self) -> Result<PayloadId, FrameError> {
+    pub(crate) fn payload(&mut self) -> Result<PayloadId, FrameError> {
         self.id().map(PayloadId::from_bytes)
     }
 
-    pub(super) fn flag(&mut self, what: &'static str) -> Result<bool, FrameError> {
+    pub(crate) fn flag(&mut self, what: &'static str) -> Result<bool, FrameError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -110,25 +110,25 @@ impl<'a> Reader<'a> {
     }
 
     /// A count of 16 bits.
-    pub(super) fn count(&mut self, what: &'static str, limit: usize) -> Result<usize, FrameError> {
+    pub(crate) fn count(&mut self, what: &'static str, limit: usize) -> Result<usize, FrameError> {
         let actual = self.u16()?;
         within(what, usize::from(actual), limit)
     }
 
     /// Bytes after their length of 16 bits.
-    pub(super) fn bytes(&mut self, what: &'static str, limit: usize) -> Result<&'a [u8], FrameError> {
+    pub(crate) fn bytes(&mut self, what: &'static str, limit: usize) -> Result<&'a [u8], FrameError> {
         let length = self.count(what, limit)?;
         let (bytes, rest) = self.0.split_at_checked(length).ok_or(FrameError::Short)?;
         self.0 = rest;
         Ok(bytes)
     }
 
-    pub(super) fn text(&mut self, what: &'static str, limit: usize) -> Result<&'a str, FrameError> {
+    pub(crate) fn text(&mut self, what: &'static str, limit: usize) -> Result<&'a str, FrameError> {
         std::str::from_utf8(self.bytes(what, limit)?).map_err(|_| FrameError::Value(what))
     }
 
     /// A flag, then the bytes if it is set.
-    pub(super) fn optional(
+    pub(crate) fn optional(
         &mut self,
         what: &'static str,
         limit: usize,
@@ -137,12 +137,12 @@ impl<'a> Reader<'a> {
     }
 
     /// All that is left.
-    pub(super) fn rest(&mut self, what: &'static str, limit: usize) -> Result<&'a [u8], FrameError> {
+    pub(crate) fn rest(&mut self, what: &'static str, limit: usize) -> Result<&'a [u8], FrameError> {
         within(what, self.0.len(), limit)?;
         Ok(std::mem::take(&mut self.0))
     }
 
-    pub(super) fn list<T>(
+    pub(crate) fn list<T>(
         &mut self,
         what: &'static str,
         limit: usize,
@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
         (0..count).map(|_| read(self)).collect()
     }
 
-    pub(super) fn end(&self) -> Result<(), FrameError> {
+    pub(crate) fn end(&self) -> Result<(), FrameError> {
         if self.0.is_empty() { Ok(()) } else { Err(FrameError::Long) }
     }
 }
@@ -172,49 +172,49 @@ fn within(what: &'static str, actual: usize, limit: usize) -> Result<usize, Fram
 
 /// Writes one frame behind what `out` holds.
 #[derive(Debug)]
-pub(super) struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
 }
 
 impl<'a> Writer<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>, kind: u8) -> Self {
+    pub(crate) fn new(out: &'a mut Vec<u8>, kind: u8) -> Self {
         let start = out.len();
         out.extend_from_slice(&[0, 0, 0, 0, kind]);
         Self { out, start }
     }
 
-    pub(super) fn u8(&mut self, value: u8) -> &mut Self {
+    pub(crate) fn u8(&mut self, value: u8) -> &mut Self {
         self.out.push(value);
         self
     }
 
-    pub(super) fn u16(&mut self, value: u16) -> &mut Self {
+    pub(crate) fn u16(&mut self, value: u16) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }
 
-    pub(super) fn u32(&mut self, value: u32) -> &mut Self {
+    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }
 
-    pub(super) fn u64(&mut self, value: u64) -> &mut Self {
+    pub(crate) fn u64(&mut self, value: u64) -> &mut Self {
         self.raw(&value.to_be_bytes())
     }
 
-    pub(super) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.out.extend_from_slice(bytes);
         self
     }
 
-    pub(super) fn count(&mut self, count: usize) -> &mut Self {
+    pub(crate) fn count(&mut self, count: usize) -> &mut Self {
         self.u16(u16::try_from(count).expect("callers keep counts within their limits, all below 65536"))
     }
 
-    pub(super) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> &mut Self {
         self.count(bytes.len()).raw(bytes)
     }
 
-    pub(super) fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
+    pub(crate) fn optional(&mut self, bytes: Option<&[u8]>) -> &mut Self {
         match bytes {
             Some(bytes) => self.u8(1).bytes(bytes),
             None => self.u8(0),
@@ -222,7 +222,7 @@ impl<'a> Writer<'a> {
     }
 
     /// Ends the frame, whose last `outside` bytes are sent from elsewhere.
-    pub(super) fn end(self, outside: usize) {
+    pub(crate) fn end(self, outside: usize) {
         let length = self.out.len() - self.start - HEAD_BYTES + outside;
         debug_assert!(length <= FRAME_MAX, "callers keep every field within its limit");
         let length = u32::try_from(length).unwrap_or(u32::MAX);

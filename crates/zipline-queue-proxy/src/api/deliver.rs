@@ -20,9 +20,13 @@ use zipline_buffer::{PayloadReader, Permit};
 use zipline_http::{Body, BodyError, BodyErrorKind};
 use zipline_protocol::{LeaseId, PayloadId, ReferenceKind, Way};
 use zipline_transfer::Retrieval;
+use zipline_transfer::host::Receipt;
 
 use crate::edges::{Direction, Zones};
 use crate::state::{Shared, Transfer};
+
+/// Bytes of shared memory handed out at a time.
+const CHUNK: usize = 1024 * 1024;
 
 /// Where the bytes come from.
 pub(super) enum Source {
@@ -30,6 +34,8 @@ pub(super) enum Source {
     Local { reader: PayloadReader, payload: PayloadId, lease: LeaseId },
     /// Another queue-proxy, with a share of the in-flight budget.
     Remote { retrieval: Box<Retrieval>, permit: Permit, zones: Zones },
+    /// The memory of a holder on this host, which is charged to its budget.
+    Neighbour { left: Bytes, receipt: Receipt, zones: Zones },
 }
 
 impl Source {
@@ -40,6 +46,7 @@ impl Source {
             Self::Remote { retrieval, .. } => {
                 retrieval.length().ok_or_else(|| lost("its holder knows no length of it yet"))
             }
+            Self::Neighbour { left, .. } => Ok(left.len() as u64),
         }
     }
 
@@ -47,6 +54,8 @@ impl Source {
         match self {
             Self::Local { reader, .. } => Some(reader.next().await?.map_err(lost)),
             Self::Remote { retrieval, .. } => Some(retrieval.next().await?.map_err(lost)),
+            Self::Neighbour { left, .. } if left.is_empty() => None,
+            Self::Neighbour { left, .. } => Some(Ok(left.split_to(left.len().min(CHUNK)))),
         }
     }
 }
@@ -172,28 +181,32 @@ impl Delivery {
                 None
             }
             Source::Remote { retrieval, permit, .. } if acknowledge => {
-                Some(Acknowledgement { retrieval, _permit: permit })
+                Some(Acknowledgement::Retrieval(retrieval, permit))
             }
-            // Dropping a retrieval cancels it.
-            Source::Remote { .. } => None,
+            Source::Neighbour { receipt, .. } if acknowledge => Some(Acknowledgement::Receipt(receipt)),
+            // Dropping a retrieval or a receipt cancels it.
+            Source::Remote { .. } | Source::Neighbour { .. } => None,
         }
     }
 
     fn count(&self, source: &Source) {
         let elapsed = self.started.elapsed();
-        if let Source::Remote { zones, .. } = source {
-            self.shared.metrics.retrieved(elapsed);
-            self.shared.record(Transfer {
-                direction: Direction::Received,
-                kind: ReferenceKind::Put,
-                peer: None,
-                way: Way::Network,
-                reason: None,
-                zones: *zones,
-                bytes: self.length,
-                elapsed,
-            });
-        }
+        let (way, zones) = match source {
+            Source::Local { .. } => return,
+            Source::Remote { zones, .. } => (Way::Network, zones),
+            Source::Neighbour { zones, .. } => (Way::SameHost, zones),
+        };
+        self.shared.metrics.retrieved(elapsed);
+        self.shared.record(Transfer {
+            direction: Direction::Received,
+            kind: ReferenceKind::Put,
+            peer: None,
+            way,
+            reason: None,
+            zones: *zones,
+            bytes: self.length,
+            elapsed,
+        });
     }
 }
 
@@ -206,15 +219,21 @@ impl Drop for Delivery {
 }
 
 /// An acknowledgement that is on its way to the holder.
-struct Acknowledgement {
-    retrieval: Box<Retrieval>,
-    _permit: Permit,
+enum Acknowledgement {
+    Retrieval(Box<Retrieval>, Permit),
+    Receipt(Receipt),
 }
 
 impl Acknowledgement {
     async fn finish(self) {
-        if let Err(error) = self.retrieval.acknowledge().await {
-            tracing::warn!(%error, "a retrieval could not be acknowledged");
+        match self {
+            Self::Retrieval(retrieval, permit) => {
+                if let Err(error) = retrieval.acknowledge().await {
+                    tracing::warn!(%error, "a retrieval could not be acknowledged");
+                }
+                drop(permit);
+            }
+            Self::Receipt(receipt) => receipt.acknowledge().await,
         }
     }
 }

@@ -8,7 +8,7 @@ use zipline_buffer::LeaseRequest;
 use zipline_http::Body;
 use zipline_protocol::{ErrorCode, Record};
 use zipline_seal::new_lease_id;
-use zipline_transfer::RetrieveOptions;
+use zipline_transfer::{RetrieveError, RetrieveOptions, host};
 
 use super::deliver::{Delivery, Source};
 use super::range::ByteRange;
@@ -17,6 +17,10 @@ use crate::state::Shared;
 
 /// What one get takes of the in-flight budget: a few chunks and what is held back.
 const IN_FLIGHT: u64 = 1024 * 1024;
+
+/// Longer payloads come over the network although their holder is near: a lease on shared memory shows no progress while the
+/// client takes the bytes, so it would lapse under a client that takes longer than that.
+const SHARED_MAX: u64 = 64 << 20;
 
 pub(super) async fn get(shared: &Arc<Shared>, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
     let record = reference::open(shared, request.headers()).await?;
@@ -56,10 +60,15 @@ async fn source(
     to: Option<u64>,
 ) -> Result<Source, Refusal> {
     if record.boot == shared.boot {
-        local(shared, record, from, to).await
-    } else {
-        remote(shared, record, from, to).await
+        return local(shared, record, from, to).await;
     }
+    if from == 0
+        && to.is_none()
+        && let Some(source) = neighbour(shared, record).await?
+    {
+        return Ok(source);
+    }
+    remote(shared, record, from, to).await
 }
 
 fn wanted(value: &HeaderValue, length: u64) -> Result<ByteRange, Refusal> {
@@ -85,6 +94,22 @@ async fn local(shared: &Shared, record: &Record, from: u64, to: Option<u64>) -> 
     }
 }
 
+/// The payload in the memory of a holder on this host; `None`: ask over the network.
+async fn neighbour(shared: &Shared, record: &Record) -> Result<Option<Source>, Refusal> {
+    let fits = record.length.is_none_or(|length| length <= SHARED_MAX);
+    let Some(neighbours) = shared.neighbours.as_ref().filter(|_| fits) else {
+        return Ok(None);
+    };
+    match neighbours.share(record).await {
+        Ok(payload) => Ok(payload.map(|host::Shared { bytes, receipt }| Source::Neighbour {
+            left: bytes.into(),
+            receipt,
+            zones: shared.zones(&record.zone),
+        })),
+        Err(error) => Err(unretrieved(record, &error)),
+    }
+}
+
 async fn remote(shared: &Shared, record: &Record, from: u64, to: Option<u64>) -> Result<Source, Refusal> {
     let permit = shared.in_flight.acquire(IN_FLIGHT).await.map_err(|error| {
         Refusal::new(error.code(), format_args!("payload {}: {error}", record.payload.to_text()))
@@ -94,14 +119,14 @@ async fn remote(shared: &Shared, record: &Record, from: u64, to: Option<u64>) ->
         Ok(retrieval) => {
             Ok(Source::Remote { retrieval: Box::new(retrieval), permit, zones: shared.zones(&record.zone) })
         }
-        Err(error) => Err(Refusal::new(
-            error.code(),
-            format_args!(
-                "payload {} could not be retrieved from its holder: {error}",
-                record.payload.to_text()
-            ),
-        )),
+        Err(error) => Err(unretrieved(record, &error)),
     }
+}
+
+fn unretrieved(record: &Record, error: &RetrieveError) -> Refusal {
+    let payload = record.payload.to_text();
+    let detail = format_args!("payload {payload} could not be retrieved from its holder: {error}");
+    Refusal::new(error.code(), detail)
 }
 
 fn answer(body: Body, record: &Record, length: u64, range: Option<ByteRange>) -> Response<Body> {

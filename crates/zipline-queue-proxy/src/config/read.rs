@@ -29,6 +29,8 @@ pub(super) const KNOWN: &[&str] = &[
     "ZIPLINE_GATEWAY",
     "ZIPLINE_TOKEN",
     "ZIPLINE_SOCKET",
+    "ZIPLINE_HOST_DIR",
+    "ZIPLINE_REUSE",
     "ZIPLINE_LISTEN_IP",
     "ZIPLINE_ADVERTISE",
     "ZIPLINE_DATA_TLS",
@@ -121,6 +123,19 @@ impl Reader {
             Some(other) => {
                 let what = format!("{other:?} is neither 0 nor 1");
                 self.problem(name, &what);
+                false
+            }
+        }
+    }
+
+    /// Whether memory that was shared within the tenant may be written again.
+    pub(super) fn reuse(&mut self) -> bool {
+        match self.text("ZIPLINE_REUSE").as_deref() {
+            None | Some("never") => false,
+            Some("tenant") => true,
+            Some(other) => {
+                let what = format!("{other:?} is neither tenant nor never");
+                self.problem("ZIPLINE_REUSE", &what);
                 false
             }
         }

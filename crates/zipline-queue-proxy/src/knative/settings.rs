@@ -137,6 +137,8 @@ impl KnativeConfig {
             // The pod's network namespace is the border.
             token: Token::any_value(),
             socket: None,
+            host_directory: None,
+            reuse_shared: false,
             listen_ip: self.listen_ip,
             advertise,
             data_tls: pod.data_tls.unwrap_or(false),

@@ -33,7 +33,7 @@ use super::get::{self, Gotten, GottenBytes, Memory};
 use super::issue::{Issued, Terms};
 use super::memory::{self, Closing, Granted, Incoming, Returns, WARM_IDLE};
 use super::put::{self, Putting, Taken};
-use super::segments::Segments;
+use super::segments::{Returned, Segments};
 use super::wire::{End, Wire};
 use crate::api::Refusal;
 use crate::api::reference::open_text;
@@ -105,7 +105,7 @@ impl Connection {
         let flushed = wire.flush();
         let (Ok(()), Ok(())) = (opened, flushed) else { return None };
         let issued = Issued::new(&shared);
-        let segments = Segments::new();
+        let segments = Segments::new(shared.config.reuse_shared);
         Some(Self {
             returns: segments.returns(),
             segments,
@@ -195,9 +195,12 @@ impl Connection {
             while let Some(Some(outcome)) = self.running.next().now_or_never() {
                 self.end(outcome);
             }
-            let free = self.segments.returned();
+            let Returned { free, dropped } = self.segments.returned();
             for segments in free.chunks(LIST_MAX) {
                 self.wire.say(&Answer::Free { segments: segments.to_vec() });
+            }
+            for segments in dropped.chunks(LIST_MAX) {
+                self.wire.say(&Answer::Drop { segments: segments.to_vec(), mappings: Vec::new() });
             }
             self.wire.flush()?;
             let reads = self.may_read();

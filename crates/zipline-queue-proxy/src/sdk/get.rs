@@ -10,6 +10,7 @@ use zipline_protocol::sdk::{INLINE_MAX, Origin};
 use zipline_protocol::{ErrorCode, LeaseId, PayloadId, Record, ReferenceKind, Way};
 use zipline_seal::new_lease_id;
 use zipline_segment::{SegmentBytes, SegmentMut};
+use zipline_transfer::host::{self, Receipt, SharedBytes};
 use zipline_transfer::{Fetched, Retrieval, RetrieveOptions};
 
 use super::memory::Incoming;
@@ -40,6 +41,7 @@ pub(super) enum GottenBytes {
 #[derive(Debug)]
 enum Lease {
     Own(OwnLease),
+    Host(Receipt),
     Remote(Arc<Shared>, Box<Retrieval>),
     Fetched(Box<Fetched>),
 }
@@ -72,6 +74,7 @@ impl Gotten {
                 }
             }
             Lease::Fetched(fetched) => fetched.acknowledge_later(),
+            Lease::Host(receipt) => receipt.acknowledge_in_background(),
             // The holder is told, whatever becomes of the connection.
             Lease::Remote(shared, retrieval) => {
                 drop(shared.tasks.clone().spawn("acknowledge a get", async move {
@@ -169,6 +172,18 @@ async fn remote(shared: &Arc<Shared>, incoming: &Incoming, record: Record) -> Re
         let payload = record.payload.to_text();
         Refusal::new(code, format_args!("payload {payload} could not be retrieved from its holder: {error}"))
     };
+    if let Some(neighbours) = &shared.neighbours {
+        let payload = neighbours.share(&record).await.map_err(|error| lost(error.code(), &error))?;
+        if let Some(host::Shared { bytes, receipt }) = payload {
+            let bytes = match bytes {
+                SharedBytes::Inline(bytes) => GottenBytes::Inline(bytes),
+                SharedBytes::Segment(bytes) => GottenBytes::Memory(bytes),
+            };
+            received(shared, &record, Way::SameHost, bytes.len(), started);
+            let lease = Lease::Host(receipt);
+            return Ok(Gotten { origin: Origin::Host, content_type: record.content_type, bytes, lease });
+        }
+    }
     let (bytes, lease) = match record.length.filter(|length| *length > INLINE_MAX as u64) {
         // The socket is read straight into memory that the function will see.
         Some(length) => {
@@ -191,18 +206,23 @@ async fn remote(shared: &Arc<Shared>, incoming: &Incoming, record: Record) -> Re
             (place.filled()?, Lease::Remote(Arc::clone(shared), Box::new(retrieval)))
         }
     };
-    shared.metrics.retrieved(started.elapsed());
+    received(shared, &record, Way::Network, bytes.len(), started);
+    Ok(Gotten { origin: Origin::Network, content_type: record.content_type, bytes, lease })
+}
+
+fn received(shared: &Shared, record: &Record, way: Way, bytes: u64, started: Instant) {
+    let elapsed = started.elapsed();
+    shared.metrics.retrieved(elapsed);
     shared.record(Transfer {
         direction: Direction::Received,
         kind: ReferenceKind::Put,
         peer: None,
-        way: Way::Network,
+        way,
         reason: None,
         zones: shared.zones(&record.zone),
-        bytes: bytes.len(),
-        elapsed: started.elapsed(),
+        bytes,
+        elapsed,
     });
-    Ok(Gotten { origin: Origin::Network, content_type: record.content_type, bytes, lease })
 }
 
 impl GottenBytes {

@@ -19,6 +19,17 @@ enum State {
     Put,
     /// The client has forgotten it while a payload lay in it.
     Forgotten,
+    /// It will not be written again; charged until the client has unmapped it.
+    Dropped { _charged: Granted },
+}
+
+/// Segments whose payloads are gone.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Returned {
+    /// Those that the client may write again.
+    pub(super) free: Vec<u32>,
+    /// Those that it is to unmap: their memory reached another function.
+    pub(super) dropped: Vec<u32>,
 }
 
 /// The mappings of a connection's outgoing segments, and which segment each is. Clones share them.
@@ -39,11 +50,14 @@ pub(super) struct Segments {
     mappings: Mappings,
     next: u32,
     returns: Arc<Returns>,
+    /// Whether memory that reached another function and was returned may be written again.
+    trusting: bool,
 }
 
 impl Segments {
-    pub(super) fn new() -> Self {
-        Self { known: HashMap::new(), mappings: Mappings::default(), next: 0, returns: Arc::default() }
+    pub(super) fn new(trusting: bool) -> Self {
+        let (known, mappings, returns) = (HashMap::new(), Mappings::default(), Arc::default());
+        Self { known, mappings, next: 0, returns, trusting }
     }
 
     pub(super) fn mappings(&self) -> Mappings {
@@ -111,19 +125,23 @@ impl Segments {
         matches!(self.known.get(&id), Some(State::Owned(_)))
     }
 
-    /// Takes back those whose payloads are gone; which of them the client may write again.
-    pub(super) fn returned(&mut self) -> Vec<u32> {
-        let mut free = Vec::new();
+    /// Takes back those whose payloads are gone.
+    pub(super) fn returned(&mut self) -> Returned {
+        let mut returned = Returned::default();
         for (id, charged) in self.returns.take() {
             match self.known.get_mut(&id) {
-                Some(state @ State::Put) => {
+                Some(state @ State::Put) if charged.mapping.may_be_written_again(self.trusting) => {
                     *state = State::Owned(charged);
-                    free.push(id);
+                    returned.free.push(id);
+                }
+                Some(state @ State::Put) => {
+                    *state = State::Dropped { _charged: charged };
+                    returned.dropped.push(id);
                 }
                 _ => self.gone(id, charged),
             }
         }
-        free
+        returned
     }
 
     /// The client has unmapped it.
@@ -134,6 +152,11 @@ impl Segments {
                 if let Some(State::Owned(charged)) = self.known.remove(&id) {
                     self.gone(id, charged);
                 }
+            }
+            Some(State::Dropped { .. }) => {
+                // Its mapping's id is never given again, so the entry only takes room.
+                self.known.remove(&id);
+                self.mappings.0.lock().retain(|_, segment| *segment != id);
             }
             Some(State::Forgotten) | None => {}
         }
@@ -161,7 +184,7 @@ mod tests {
     use super::*;
 
     async fn one() -> (Segments, u32) {
-        let mut segments = Segments::new();
+        let mut segments = Segments::new(false);
         let store = Store::new(StoreConfig::with_budget(1 << 20));
         let charged = grant(&store, 5_000, Duration::ZERO).await.unwrap();
         let id = segments.add(charged);
@@ -182,11 +205,28 @@ mod tests {
         );
         let reader = bytes.clone();
         drop(bytes);
-        assert!(segments.returned().is_empty());
+        assert_eq!(segments.returned(), Returned::default());
         drop(reader);
         segments.returns().some().await;
-        assert_eq!(segments.returned(), [id]);
+        assert_eq!(segments.returned(), Returned { free: vec![id], dropped: Vec::new() });
         assert!(segments.put(place).is_ok());
+    }
+
+    #[tokio::test]
+    async fn what_reached_another_function_is_written_again_only_on_trust() {
+        for trusting in [false, true] {
+            let (mut segments, id) = one().await;
+            segments.trusting = trusting;
+            let place = Place { segment: id, offset: 0, len: 4_000 };
+            let bytes = segments.put(place).unwrap();
+            bytes.place().mapping.mark_shared();
+            drop(bytes);
+            let (free, dropped) = if trusting { (vec![id], Vec::new()) } else { (Vec::new(), vec![id]) };
+            assert_eq!(segments.returned(), Returned { free, dropped });
+            assert_eq!((segments.is_owned(id), segments.put(place).is_ok()), (trusting, trusting));
+            segments.forgotten(id);
+            assert!(!segments.is_owned(id));
+        }
     }
 
     #[tokio::test]
@@ -208,7 +248,7 @@ mod tests {
         segments.forgotten(id);
         assert_eq!(segments.holding(&bytes), None);
         drop(bytes);
-        assert!(segments.returned().is_empty());
+        assert_eq!(segments.returned(), Returned::default());
         assert!(segments.known.is_empty() && segments.mappings.0.lock().is_empty());
     }
 }

@@ -76,3 +76,15 @@ fn huge_pages_are_asked_for_only_where_they_can_be_had() {
     let mapping = Mapping::create(HUGE_FROM, HugePages::Advised).unwrap();
     assert_eq!(mapping.touched_bytes(), 0, "asking touches nothing");
 }
+
+#[test]
+fn what_was_shared_is_written_again_only_on_trust_and_what_was_abandoned_never() {
+    let mapping = Mapping::create(1, HugePages::Off).unwrap();
+    let answers = |mapping: &Mapping| [false, true].map(|trusting| mapping.may_be_written_again(trusting));
+    assert_eq!(answers(&mapping), [true, true]);
+    mapping.mark_shared();
+    assert_eq!(answers(&mapping), [false, true]);
+    mapping.mark_abandoned();
+    mapping.mark_shared();
+    assert_eq!(answers(&mapping), [false, false]);
+}

@@ -7,6 +7,7 @@ mod engine;
 mod fakes;
 mod faults;
 mod holder;
+mod host;
 mod layers;
 mod limits;
 mod load;

@@ -54,6 +54,9 @@ pub(super) async fn answer(shared: &Shared, peer: IpAddr, request: &RequestHead)
                 Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
             };
         }
+        Operation::Share => {
+            return refuse(&proven, 404, ErrorCode::NotFound, "memory is shared on the host's own socket");
+        }
         Operation::Acknowledge => shared.store.acknowledge(&asked.payload, &asked.lease).map(|delivered| {
             if let (Some(delivered), Some(told)) = (delivered, shared.on_delivered.get()) {
                 told.0(delivered);

@@ -3,6 +3,7 @@
 
 mod body;
 mod fetch;
+mod host;
 mod leases;
 mod port;
 mod relay;

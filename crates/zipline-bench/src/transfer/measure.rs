@@ -94,6 +94,7 @@ fn together(ground: &Ground, group: &Group, manner: Manner, rows: &mut Vec<Row>)
                 measured[place].servers_cpu += world.servers_cpu() - cpu;
             }
         }
+        let before = rows.len();
         for (world, measured) in worlds.iter_mut().zip(&mut measured) {
             measured.touched_bytes = world.touched_bytes();
             rows.extend(Row::of_transfer(world.system, group.path, group.shape, cell, pinned, measured));
@@ -101,7 +102,7 @@ fn together(ground: &Ground, group: &Group, manner: Manner, rows: &mut Vec<Row>)
         for system in group.systems.iter().filter(|system| !system.has_roles()) {
             rows.extend(limits::row(ground, *system, group, cell)?);
         }
-        for row in rows.iter().rev().take(worlds.len()).collect::<Vec<_>>().into_iter().rev() {
+        for row in &rows[before..] {
             progress(&row.line());
         }
         let mut place = 0;
@@ -117,7 +118,12 @@ fn together(ground: &Ground, group: &Group, manner: Manner, rows: &mut Vec<Row>)
 }
 
 /// Tells of a system that cannot be measured, or gives its error.
-fn leave_out(ground: &Ground, manner: Manner, system: System, error: anyhow::Error) -> anyhow::Result<()> {
+pub(super) fn leave_out(
+    ground: &Ground,
+    manner: Manner,
+    system: System,
+    error: anyhow::Error,
+) -> anyhow::Result<()> {
     if !manner.leaves_out {
         return Err(error);
     }

@@ -34,6 +34,7 @@ use crate::report::{Report, progress};
 use measure::Manner;
 use rows::Row;
 use stop::Stop;
+use systems::System;
 
 pub(crate) use launch::{Options as LaunchOptions, run as run_launch};
 pub(crate) use options::Options;
@@ -87,10 +88,19 @@ fn measure_all(options: &Options, stop: &Stop) -> anyhow::Result<ExitCode> {
     }
     if !options.selects() && !options.short {
         let factor = if options.quick { 0.25 } else { 1.0 };
-        report.rows.extend(limits::iperf3(&ground)?);
-        report.rows.extend(extra::round_trips(&ground, factor)?);
-        report.rows.extend(extra::rest(&ground)?);
-        report.rows.extend(extra::held(&ground, !options.quick)?);
+        let others = [
+            (System::Iperf3, limits::iperf3(&ground).map(Vec::from_iter)),
+            (System::ZiplineInvoke, extra::round_trips(&ground, factor)),
+            (System::Zipline, extra::rest(&ground).map(Vec::from_iter)),
+            (System::Zipline, extra::held(&ground, !options.quick).map(Vec::from_iter)),
+        ];
+        for (system, measured) in others {
+            match measured {
+                Ok(rows) => report.rows.extend(rows),
+                // What was measured before is not lost for it.
+                Err(error) => measure::leave_out(&ground, manner, system, error)?,
+            }
+        }
     }
     rows::compare(&mut report.rows);
     let baselines = verdict::baselines(&report.rows);

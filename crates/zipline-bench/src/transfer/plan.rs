@@ -65,8 +65,8 @@ pub(super) fn groups(options: &Options) -> Vec<Group> {
 /// What fills the table of targets.
 fn table(options: &Options) -> Vec<Group> {
     use System::{
-        Bare, Memcpy, Nginx, Nginx2, Ray, Redis, RedisPy, S3fs, Versitygw, Zipline, ZiplineHttp,
-        ZiplineInvoke, ZiplinePreissued, ZiplinePut, ZiplinePython, ZiplinePythonPut, ZiplineUnprivileged,
+        Bare, Memcpy, Nginx, Nginx2, Redis, RedisPy, S3fs, Versitygw, Zipline, ZiplineHttp, ZiplineInvoke,
+        ZiplinePreissued, ZiplinePut, ZiplinePython, ZiplinePythonPut, ZiplineUnprivileged,
     };
     let (quick, factor) = (options.quick, if options.quick { 0.34 } else { 1.0 });
     let warm = |sizes: &[u64]| sizes.iter().map(|bytes| Cell::warm(*bytes, factor)).collect::<Vec<_>>();
@@ -76,14 +76,13 @@ fn table(options: &Options) -> Vec<Group> {
         groups.push(Group { path, shape, systems: systems.to_vec(), cells });
     };
     let peers = [Bare, Redis, Zipline, ZiplinePut, ZiplineUnprivileged, ZiplineInvoke, Nginx, Nginx2];
-    let others =
-        [ZiplinePreissued, ZiplineHttp, RedisPy, ZiplinePython, ZiplinePythonPut, S3fs, Versitygw, Ray];
+    let others = [ZiplinePreissued, ZiplineHttp, RedisPy, ZiplinePython, ZiplinePythonPut, S3fs, Versitygw];
     let all: Vec<System> = peers.into_iter().chain(others).collect();
     add(Path::Network, one, &all, warm(&[10_000, 100_000, 1_000_000, 10_000_000, 100_000_000]));
     add(
         Path::SameHost,
         one,
-        &[Redis, Zipline, ZiplinePut, Memcpy, RedisPy, ZiplinePython, Ray],
+        &[Redis, Zipline, ZiplinePut, Memcpy, RedisPy, ZiplinePython],
         warm(&[1_000_000, 10_000_000, 100_000_000]),
     );
     let cell = |bytes, state, rounds| Cell { bytes, state, runs: 1, rounds };

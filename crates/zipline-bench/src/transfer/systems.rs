@@ -32,8 +32,6 @@ pub(crate) enum System {
     S3fs,
     /// The S3 server versitygw on tmpfs.
     Versitygw,
-    /// Ray's object store.
-    Ray,
     /// A POST through one nginx.
     Nginx,
     /// A POST through two nginx, one on each host.
@@ -64,7 +62,6 @@ impl System {
             Self::RedisPy => "redis-py",
             Self::S3fs => "s3fs",
             Self::Versitygw => "versitygw",
-            Self::Ray => "ray",
             Self::Nginx => "nginx",
             Self::Nginx2 => "nginx-2",
             Self::Bare => "bare",
@@ -85,7 +82,7 @@ impl System {
 
     /// Whether its roles are Python programs.
     pub(super) fn is_python(self) -> bool {
-        matches!(self, Self::ZiplinePython | Self::ZiplinePythonPut | Self::RedisPy | Self::Ray)
+        matches!(self, Self::ZiplinePython | Self::ZiplinePythonPut | Self::RedisPy)
     }
 
     /// Whether it moves payloads between roles; the others are measured by themselves.

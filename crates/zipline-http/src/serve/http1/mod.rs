@@ -56,6 +56,8 @@ pub(crate) use body::RequestBody;
 const LINGER: Duration = Duration::from_secs(5);
 /// One read of those.
 const LINGER_BYTES: usize = 8192;
+/// Most fields of a trailer section, however many a head may have: whoever wants to be heard speaks before the body.
+const TRAILERS_MAX: usize = 256;
 
 /// Serves a connection whose first bytes are `read`; `since` is when it began.
 pub(super) async fn serve<I, H>(
@@ -226,7 +228,9 @@ where
 
     fn begin(&mut self, request: Request<()>, framing: Framing, expects: bool) -> (Request<Body>, u64) {
         let mut core = self.owned.shared.core.lock();
-        core.begin(framing, expects, self.head_limits());
+        let limits = self.head_limits();
+        let trailers = HeadLimits { fields: limits.fields.min(TRAILERS_MAX), ..limits };
+        core.begin(framing, expects, trailers);
         let turn = core.turn;
         let body = if matches!(core.reading, Reading::Done) {
             Body::empty()

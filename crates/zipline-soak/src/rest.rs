@@ -54,7 +54,10 @@ fn kind(target: &str) -> &str {
     if target.starts_with('/') {
         return "file";
     }
-    target.split_once(":[").map_or_else(|| target.trim_start_matches("anon_inode:"), |(kind, _)| kind)
+    if let Some(kind) = target.strip_prefix("anon_inode:") {
+        return kind;
+    }
+    target.split_once(":[").map_or(target, |(kind, _)| kind)
 }
 
 /// What rest means.

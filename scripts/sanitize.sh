@@ -3,7 +3,7 @@
 #
 #   scripts/sanitize.sh [address|memcheck|miri] [crate ...]
 #
-# address   AddressSanitizer with LeakSanitizer (the default; `make test` runs it for two of the crates). The pinned stable toolchain ships the runtime;
+# address   AddressSanitizer with LeakSanitizer (the default). The pinned stable toolchain ships the runtime;
 #           -Zsanitizer is unlocked by RUSTC_BOOTSTRAP. Where the runtime is missing, the run falls back to memcheck and says so.
 # memcheck  valgrind over an ordinary build of the same tests: second best, since it sees neither the stack nor globals, and slow.
 # miri      the pure tests of the same crates in Miri, which knows the language's rules that hardware does not check. It needs a

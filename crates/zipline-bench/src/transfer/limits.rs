@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde::Deserialize;
 
 use super::launch::{self, Owned, pause};
@@ -58,12 +58,13 @@ fn copies(bytes: usize) -> Vec<f64> {
 
 #[derive(Debug, Deserialize)]
 struct Iperf {
-    end: IperfEnd,
+    end: Option<IperfEnd>,
+    error: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
 struct IperfEnd {
-    sum_received: IperfSum,
+    sum_received: Option<IperfSum>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,7 +88,7 @@ pub(super) fn iperf3(ground: &Ground) -> anyhow::Result<Option<Row>> {
         .context("iperf3")?;
     let _server = Owned(server);
     let mut tries_left = 50;
-    let output = loop {
+    let received = loop {
         let output = launch::command(Some(&network.file(Host::A)), None, &program)?
             .args([
                 "-J",
@@ -100,15 +101,19 @@ pub(super) fn iperf3(ground: &Ground) -> anyhow::Result<Option<Row>> {
             ])
             .output()
             .context("iperf3")?;
+        // With -J an error is a report too, and some versions then exit with 0.
+        let report: Iperf = serde_json::from_slice(&output.stdout).context("iperf3's report")?;
+        if let Some(sum) = report.end.and_then(|end| end.sum_received) {
+            break sum.bits_per_second;
+        }
         tries_left -= 1;
-        if output.status.success() || tries_left == 0 {
-            break output;
+        if tries_left == 0 {
+            bail!("iperf3: {}", report.error.as_deref().unwrap_or("no sum_received in its report"));
         }
         // Its server may not listen yet.
         pause(Duration::from_millis(20));
     };
-    let report: Iperf = serde_json::from_slice(&output.stdout).context("iperf3's report")?;
-    let seconds = IPERF_BYTES as f64 * 8.0 / report.end.sum_received.bits_per_second;
+    let seconds = IPERF_BYTES as f64 * 8.0 / received;
     let shape = Pattern::OneToOne.shape(1);
     Ok(Row::of_seconds(
         "transfer",

@@ -21,8 +21,10 @@ use zipline_segment::{Home, Mapping, SegmentBytes, SegmentMut};
 
 use super::link::Link;
 
-/// A segment may be this many times larger than the payload it is taken for.
+/// A segment may be this many times larger than the payload it is taken for, or
 const WASTE_MAX: usize = 8;
+/// so large: there are none much smaller, and small payloads would otherwise get a new one each time.
+const SMALL: usize = 1 << 20;
 
 /// An outgoing segment that may be written.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl Segments {
 
     /// The smallest free segment that is large enough.
     pub(super) fn take(&mut self, len: usize, link: Weak<Link>) -> Option<Outgoing> {
-        let most = len.max(1).saturating_mul(WASTE_MAX);
+        let most = len.saturating_mul(WASTE_MAX).max(SMALL);
         let fits = |segment: &Segment| match &segment.state {
             State::Free { mapping, .. } if (len..=most).contains(&mapping.capacity()) => {
                 Some(mapping.capacity())

@@ -146,6 +146,26 @@ async fn memory_is_used_again_only_when_nobody_looks_at_it() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_payloads_written_in_place_use_their_memory_again() -> Result<()> {
+    let pair = Pair::start().await?;
+    let (sender, receiver) = clients(&pair);
+    blocking(move || {
+        let (sender, receiver) = (Client::connect(sender)?, Client::connect(receiver)?);
+        for seed in 0..sdk::SEGMENTS_MAX + 100 {
+            let length = [1, 10_000][seed % 2];
+            let bytes = pattern::bytes(seed as u64, 0, length);
+            let mut buffer = sender.create(length).with_context(|| format!("buffer {seed}"))?;
+            buffer.copy_from_slice(&bytes);
+            let reference = sender.put_buffer(buffer, &PutOptions::new())?;
+            ensure!(receiver.get(&reference)?[..] == bytes[..], "payload {seed} arrived as another");
+        }
+        Ok(())
+    })
+    .await?;
+    pair.hold_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_are_got_at_once() -> Result<()> {
     let pair = Pair::start().await?;
     let (sender, receiver) = clients(&pair);

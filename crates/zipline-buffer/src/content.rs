@@ -6,19 +6,23 @@
 //! Full blocks and the end of the payload are never copied.
 //!
 //! The lock is held while bytes are copied in (at most one block) and is never held together with the store's lock.
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use zipline_protocol::data::FinalRecord;
-use zipline_segment::SegmentMut;
+use zipline_segment::{Mapping, Queued, SegmentMut};
 
 use crate::block::{Block, HeapBlock};
 use crate::config::Settled;
 use crate::error::{Gone, ReadError};
+use crate::ledger::LeaseKey;
 use crate::piece::{Piece, Room, Spare};
+
+/// Mappings of one payload that sockets may have pages of, over all leases: more than the blocks of 1 GB sent to a hundred.
+const QUEUED_MAX: usize = 32_768;
 
 /// Fewer bytes of an unfinished block are copied for a reader.
 const SPLIT_MIN: usize = 16 * 1024;
@@ -35,6 +39,8 @@ pub(crate) struct Content {
     pub(crate) writable: Notify,
     /// It was settled.
     pub(crate) changed: Notify,
+    /// Mappings, by their ids, whose pages were handed to sockets for a lease that has not acknowledged.
+    queued: Mutex<HashMap<(LeaseKey, u64), Queued>>,
 }
 
 #[derive(Default)]
@@ -87,6 +93,24 @@ impl Content {
             readable: Notify::new(),
             writable: Notify::new(),
             changed: Notify::new(),
+            queued: Mutex::default(),
+        }
+    }
+
+    /// Pages of `mapping` are about to be handed to a socket for a lease. False: too many are out, copy the bytes.
+    pub(crate) fn queue(&self, lease: LeaseKey, mapping: &Mapping) -> bool {
+        let mut queued = self.queued.lock();
+        if queued.len() >= QUEUED_MAX {
+            return false;
+        }
+        queued.entry((lease, mapping.id())).or_insert_with(|| mapping.queue());
+        true
+    }
+
+    /// The lease's receiver has read everything.
+    pub(crate) fn were_read(&self, lease: LeaseKey) {
+        for (_, queued) in self.queued.lock().extract_if(|(of, _), _| *of == lease) {
+            queued.were_read();
         }
     }
 

@@ -4,6 +4,7 @@
 //! - [`SegmentMut`]: the right to write a part of a mapping. Rights can be split and never overlap.
 //! - [`SegmentBytes`]: bytes that were written and do not change any more, with the [`Place`] they lie at, so that a kernel
 //!   call can send them without touching them.
+//! - [`Queued`]: pages that a socket has, which are not written again before the peer has read them.
 //! - [`Home`]: where a mapping goes when nobody has a part of it any more.
 //! - [`passing`]: descriptors over Unix sockets.
 //!
@@ -19,7 +20,7 @@ mod mapping;
 pub mod passing;
 
 pub use handles::{Home, Place, SegmentBytes, SegmentMut};
-pub use mapping::{Access, AdoptError, HugePages, Mapping};
+pub use mapping::{Access, AdoptError, HugePages, Mapping, Queued};
 
 /// Bytes of one page: what the kernel charges and frees at a time.
 pub const PAGE: usize = 4096;

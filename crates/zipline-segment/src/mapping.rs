@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals};
@@ -86,6 +87,22 @@ pub struct Mapping {
     touched: AtomicUsize,
     /// What became of the descriptor: one of the constants below, and only ever a higher one.
     sharing: AtomicU8,
+    /// How many [`Queued`]s nobody has called read.
+    queued: Arc<AtomicUsize>,
+}
+
+/// Pages of a mapping that sockets were handed without a copy. The kernel keeps them until the peer has read them, which only
+/// the peer can say; until it has, [`Mapping::may_be_written_again`] says no. Dropping this says nothing: the pages are then
+/// never written again.
+#[derive(Debug)]
+#[must_use = "dropping it gives the mapping's reuse up"]
+pub struct Queued(Arc<AtomicUsize>);
+
+impl Queued {
+    /// The peer has read everything.
+    pub fn were_read(self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 /// Nobody else was given it.
@@ -138,7 +155,7 @@ impl Mapping {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = kernel::map(&fd, capacity, access)?;
         let (touched, sharing) = (AtomicUsize::new(touched), AtomicU8::new(PRIVATE));
-        Ok(Self { id, fd, base, capacity, access, touched, sharing })
+        Ok(Self { id, fd, base, capacity, access, touched, sharing, queued: Arc::default() })
     }
 
     /// Tells it from every other mapping of this process, wherever it is moved.
@@ -180,10 +197,19 @@ impl Mapping {
         self.sharing.fetch_max(ABANDONED, Ordering::Relaxed);
     }
 
+    /// Pages of it are about to be handed to a socket.
+    pub fn queue(&self) -> Queued {
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        Queued(Arc::clone(&self.queued))
+    }
+
     /// Whether other bytes may be written here once nobody uses these any more. `trusting`: those who were given the descriptor
     /// are trusted to have let go of it when they said so.
     #[must_use]
     pub fn may_be_written_again(&self, trusting: bool) -> bool {
+        if self.queued.load(Ordering::Acquire) > 0 {
+            return false;
+        }
         match self.sharing.load(Ordering::Relaxed) {
             PRIVATE => true,
             SHARED => trusting,

@@ -2,8 +2,8 @@
 //!
 //! - `TCP_NODELAY`: otherwise Nagle and delayed acknowledgements together add 40 ms.
 //! - `TCP_USER_TIMEOUT`: a peer that stops acknowledging is given up after 3 s, not after a quarter of an hour.
-//! - Congestion control `cubic`: on short, fast links several times as fast as `bbr`. A namespace may forbid it, then the
-//!   default stays.
+//! - Congestion control `cubic`: on short, fast links several times as fast as `bbr`. What users without privilege may set, the
+//!   namespace says; if that is not cubic, it is `reno`, and if that neither, the default stays.
 //! - Buffer sizes are left to the kernel: setting them switches its own tuning off.
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -13,7 +13,8 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use zipline_protocol::limits;
 
-const CONGESTION_CONTROL: &[u8] = b"cubic";
+/// The first that is allowed is taken.
+const CONGESTION_CONTROL: [&[u8]; 2] = [b"cubic", b"reno"];
 
 /// Connections the kernel completes before they are accepted.
 const BACKLOG: i32 = 1024;
@@ -50,8 +51,8 @@ fn prepared(address: SocketAddr) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_user_timeout(Some(limits::TCP_USER_TIMEOUT))?;
     socket.set_keepalive(true)?;
-    if let Err(error) = socket.set_tcp_congestion(CONGESTION_CONTROL) {
-        tracing::trace!(%error, "congestion control stays at the namespace's default");
+    if !CONGESTION_CONTROL.iter().any(|name| socket.set_tcp_congestion(name).is_ok()) {
+        tracing::trace!("congestion control stays at the namespace's default");
     }
     Ok(socket)
 }

@@ -91,6 +91,11 @@ impl Memory {
         self.start
     }
 
+    /// Whether what is there stays until the payload ends. A growing payload may become a window.
+    pub(super) fn keeps_all(&self) -> bool {
+        !self.filling || self.growth == Growth::Whole
+    }
+
     pub(super) fn is_filling(&self) -> bool {
         self.filling
     }

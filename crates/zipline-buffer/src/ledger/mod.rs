@@ -383,6 +383,11 @@ impl Ledger {
         self.payloads.len()
     }
 
+    /// Whether no byte of the payload goes before all of it does.
+    pub(crate) fn keeps_all(&self, id: &PayloadId) -> bool {
+        self.payloads.get(id).is_some_and(|payload| payload.memory.keeps_all())
+    }
+
     pub(crate) fn info(&self, now: Duration, id: &PayloadId) -> Option<PayloadInfo> {
         self.payloads.get(id).map(|payload| payload.info(now, *id))
     }

@@ -342,6 +342,9 @@ impl Store {
     pub fn acknowledge(&self, payload: &PayloadId, lease: &LeaseId) -> Result<Option<Delivered>, AckError> {
         let key = LeaseKey::Remote(*lease);
         self.shared.with(|state, now| {
+            if let Some(content) = state.contents.get(payload) {
+                content.were_read(key);
+            }
             let delivered = state.ledger.would_deliver(now, payload, key);
             state.ledger.acknowledge(now, payload, key).map(|()| delivered)
         })

@@ -11,6 +11,7 @@ use crate::content::{Content, Found};
 use crate::error::ReadError;
 use crate::ledger::{Grant, LeaseKey};
 use crate::piece::Piece;
+use zipline_segment::Place;
 
 /// The reading end of one lease. Dropping it leaves a receiver's lease running until it lapses, so that the receiver can
 /// resume.
@@ -23,6 +24,10 @@ pub struct PayloadReader {
     to: Option<u64>,
     /// The lease it reads a part for.
     part_of: Option<LeaseKey>,
+    /// Nothing of the payload goes before all of it does.
+    whole: bool,
+    /// The mapping that was queued last.
+    queued: Option<u64>,
 }
 
 impl PayloadReader {
@@ -33,7 +38,8 @@ impl PayloadReader {
         from: u64,
         to: Option<u64>,
     ) -> Self {
-        Self { shared, content, grant, from, position: from, to, part_of: None }
+        let whole = shared.with(|state, _| state.ledger.keeps_all(&grant.payload));
+        Self { shared, content, grant, from, position: from, to, part_of: None, whole, queued: None }
     }
 
     /// Reads for `lease` from now on: what is read is its progress, and with it the reading ends.
@@ -97,6 +103,24 @@ impl PayloadReader {
                 return Some(Err(error));
             }
         }
+    }
+
+    /// Where a piece of it lies, if the kernel may be handed its pages in place of a copy. Its memory is then not written again
+    /// before the lease is acknowledged; if it never is, not at all.
+    ///
+    /// `None`: copy it. It is ordinary memory, belongs to a window, which uses memory again as soon as it was sent, or too many
+    /// are out.
+    pub fn queue<'a>(&mut self, piece: &'a Piece) -> Option<Place<'a>> {
+        let place = piece.place().filter(|_| self.whole)?;
+        let mapping = place.mapping.id();
+        if self.queued != Some(mapping) {
+            let lease = self.part_of.unwrap_or(self.grant.key);
+            if !self.content.queue(lease, place.mapping) {
+                return None;
+            }
+            self.queued = Some(mapping);
+        }
+        Some(place)
     }
 
     /// Waits until the payload is complete: the final record speaks of the whole payload, whatever the range.

@@ -88,3 +88,15 @@ fn what_was_shared_is_written_again_only_on_trust_and_what_was_abandoned_never()
     mapping.mark_shared();
     assert_eq!(answers(&mapping), [false, false]);
 }
+
+#[test]
+fn what_a_socket_has_is_written_again_only_once_it_was_read() {
+    let mapping = Mapping::create(1, HugePages::Off).unwrap();
+    let (one, two) = (mapping.queue(), mapping.queue());
+    one.were_read();
+    assert!(!mapping.may_be_written_again(true));
+    two.were_read();
+    assert!(mapping.may_be_written_again(false));
+    drop(mapping.queue());
+    assert!(!mapping.may_be_written_again(true), "nobody will say when it was read");
+}

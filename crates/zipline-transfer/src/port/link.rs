@@ -4,10 +4,11 @@ use bytes::{BufMut, BytesMut};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
+use zipline_segment::Place;
 
 /// Why a connection ended before its time.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +81,31 @@ impl Link {
         while !bytes.is_empty() {
             let written = self.write(&[IoSlice::new(bytes)]).await?;
             bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    /// Whether the kernel may send files on it.
+    pub(super) fn is_plain(&self) -> bool {
+        matches!(self.socket, Socket::Plain(_))
+    }
+
+    /// Hands the `left` bytes at `place` to the socket without a copy; their pages stay with it until the peer has read them.
+    ///
+    /// # Panics
+    /// Over TLS.
+    pub(super) async fn send_file(&mut self, place: Place<'_>, mut left: usize) -> Result<(), LinkError> {
+        let Socket::Plain(stream) = &self.socket else { unreachable!("only plain connections send files") };
+        let mut offset = place.offset;
+        while left > 0 {
+            let sending = stream.async_io(Interest::WRITABLE, || {
+                Ok(rustix::fs::sendfile(stream, place.fd(), Some(&mut offset), left)?)
+            });
+            let sent = timeout(self.lapse, sending).await.map_err(|_elapsed| LinkError::Stuck)??;
+            if sent == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+            left -= sent;
         }
         Ok(())
     }

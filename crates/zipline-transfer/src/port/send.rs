@@ -1,9 +1,9 @@
 //! Sends the bytes of one lease, and the final record.
 //!
-//! Pieces are written from where they lie. They are not sent by `sendfile`: the socket would keep the pages themselves until the
-//! receiver has read them, while memory is used again as soon as its bytes were sent (a window) or its payload is released, so
-//! that a receiver could be given bytes of another payload. What is there at once goes in one system call: of a small payload the head, the bytes and the final record. Of a payload
-//! of known length all bytes are one chunk; of a growing one, each piece is a chunk of its own.
+//! Pieces that lie in a mapping go from there to the socket by the kernel's hand: the socket is given the pages themselves, and the
+//! store does not write them again before the receiver has acknowledged ([`PayloadReader::queue`]). Over TLS, out of a window, and
+//! where they are small, pieces are written. What is there at once goes in one system call: of a small payload the head, the bytes
+//! and the final record. Of a payload of known length all bytes are one chunk; of a growing one, each piece is a chunk of its own.
 
 use super::Shared;
 use super::connection::gone;
@@ -19,6 +19,8 @@ use zipline_seal::ProvenRequest;
 
 /// Most bytes of one piece: each is progress of the lease, and nothing else happens on its connection meanwhile.
 const PIECE: usize = 1 << 20;
+/// From this size on, the kernel sends a piece without a copy. Below, the system call costs more than the copy.
+const SEND_FILE: usize = 64 * 1024;
 /// So many bytes are gathered before they are written.
 const GATHER: usize = 256 * 1024;
 /// Parts of one write.
@@ -118,7 +120,14 @@ pub(super) async fn send(
         if one_chunk.is_none() {
             outbox.push(format!("{:x}\r\n", piece.len()));
         }
-        outbox.push(piece);
+        let place = if piece.len() >= SEND_FILE && link.is_plain() { reader.queue(&piece) } else { None };
+        match place {
+            Some(place) => {
+                outbox.flush(link).await?;
+                link.send_file(place, piece.len()).await?;
+            }
+            None => outbox.push(piece),
+        }
         if one_chunk.is_none() {
             outbox.push("\r\n");
         }

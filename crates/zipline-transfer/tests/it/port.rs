@@ -1,6 +1,6 @@
 //! The data port as seen by those who speak to it by hand.
 
-use crate::rig::{Rig, pattern, until};
+use crate::rig::{MIB, Rig, pattern, until};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use zipline_protocol::data::{DataRequest, Operation};
@@ -169,4 +169,38 @@ async fn an_idle_connection_is_closed() {
     drop(idle.read_to_end(&mut nothing).await);
     until(|| rig.monitor.stats().open_connections == 0).await;
     assert_eq!(rig.monitor.stats().stuck_connections, 0);
+}
+
+#[tokio::test]
+async fn bytes_that_wait_in_a_socket_are_those_of_their_payload() {
+    let rig = Rig::new();
+    rig.store.keep_warm(64 << 20);
+    let bytes = pattern(16 * MIB);
+    let record = rig.hold(&bytes).await;
+    let proof = proof(&rig, Operation::Retrieve, &record.payload, &new_lease_id(), 0, None);
+    let mut stream = TcpStream::connect(rig.address).await.unwrap();
+    stream
+        .write_all(
+            format!("POST /v1/retrieve HTTP/1.1\r\nhost: h\r\nzipline-auth: {proof}\r\n\r\n").as_bytes(),
+        )
+        .await
+        .unwrap();
+    let mut answer = vec![0; 100_000];
+    stream.read_exact(&mut answer).await.unwrap();
+    rig.store.release(&record.payload).unwrap();
+    until(|| rig.store.totals().held_bytes == 0).await;
+    let other = bytes::Bytes::from(vec![0xEE; 16 * MIB]);
+    for _ in 0..3 {
+        let record = rig.hold(&other).await;
+        rig.store.release(&record.payload).unwrap();
+    }
+    let kept = rig.hold(&other).await;
+    // The connection breaks off, so how the reading ends says nothing.
+    drop(stream.read_to_end(&mut answer).await);
+    let head = answer.windows(4).position(|end| end == b"\r\n\r\n").unwrap() + 4;
+    let size = answer[head..].windows(2).position(|end| end == b"\r\n").unwrap() + 2;
+    let arrived = &answer[head + size..];
+    assert!(arrived.len() > 200_000, "{} bytes waited in the socket", arrived.len());
+    assert!(arrived.len() < bytes.len() && *arrived == bytes[..arrived.len()], "other bytes arrived");
+    rig.store.release(&kept.payload).unwrap();
 }

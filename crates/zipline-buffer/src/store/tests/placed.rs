@@ -111,3 +111,43 @@ async fn grants_wait_in_turn_and_end_with_the_drain() {
         refused = refused => assert!(matches!(refused, Err(BeginError::Draining))),
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn memory_that_a_socket_has_is_used_again_after_the_acknowledgement_and_never_without() {
+    for acknowledged in [true, false] {
+        let store = store(8 * MIB, MIB);
+        let bytes = pattern(SEGMENT as usize * 2);
+        filled(&store, put(1, Some(bytes.len() as u64)), &bytes).await.keep();
+        let lease = lease_of(1, 1, 0);
+        let mut reader = store.lease(lease).await.unwrap();
+        while let Some(piece) = reader.next_piece(10_000).await {
+            let piece = piece.unwrap();
+            assert!(reader.queue(&piece).is_some(), "a put is kept whole");
+        }
+        drop(reader);
+        if acknowledged {
+            store.acknowledge(&lease.payload, &lease.lease).unwrap();
+        } else {
+            store.release(&lease.payload).unwrap();
+        }
+        assert_eq!(store.totals().held_bytes, 0);
+        let warm = store.totals().warm_bytes;
+        assert_eq!(warm, if acknowledged { 2 * SEGMENT } else { 0 }, "acknowledged: {acknowledged}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_window_is_copied_to_sockets() {
+    let store = store(32 * MIB, 8 * MIB);
+    let (mut writer, guard) = store.begin(request(1, Some(100 * MIB))).await.unwrap();
+    writer.write(pattern(4 * MIB as usize)).await.unwrap();
+    let mut reader = store.lease(lease_of(1, 1, 0)).await.unwrap();
+    let mut mapped = 0;
+    while reader.position() < writer.written() {
+        let piece = reader.next_piece(usize::MAX).await.unwrap().unwrap();
+        mapped += usize::from(piece.place().is_some());
+        assert!(reader.queue(&piece).is_none(), "it may be let go before it was read");
+    }
+    assert!(mapped > 0, "some of it lies in a mapping");
+    drop((reader, writer, guard));
+}

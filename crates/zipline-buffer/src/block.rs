@@ -7,8 +7,11 @@
 //!
 //! Warm mappings that nobody has taken for [`WARM_IDLE`] are unmapped: an idle holder is as small as one that just started.
 //!
+//! A block does not keep its home alive: the home holds the payloads, and they hold their blocks. What outlives the store is
+//! simply freed.
+//!
 //! Invariants: in use + warm <= budget; only mappings that nobody references are warm.
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -149,7 +152,7 @@ impl Returned {
 /// Whose block it is and what it is charged as.
 #[derive(Clone)]
 pub(crate) struct Charged {
-    pub(crate) home: Arc<dyn Home>,
+    pub(crate) home: Weak<dyn Home>,
     pub(crate) payload: PayloadId,
     pub(crate) serial: Serial,
     pub(crate) bytes: u64,
@@ -158,7 +161,9 @@ pub(crate) struct Charged {
 impl Charged {
     fn ended(&self, mapping: Option<Mapping>) {
         let Self { payload, serial, bytes, .. } = *self;
-        self.home.block_dropped(Returned { payload, serial, bytes, mapping });
+        if let Some(home) = self.home.upgrade() {
+            home.block_dropped(Returned { payload, serial, bytes, mapping });
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Payloads in memory that was granted before they were there.
 use std::fmt;
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,9 +14,10 @@ use crate::content::Content;
 use crate::error::BeginError;
 use crate::ledger::{Admission, Begun, Granted, Ticket};
 
-/// A share of the budget for memory that is no payload's. Dropping it gives the share back.
+/// A share of the budget for memory that is no payload's. Dropping it gives the share back. It may live in the memory of an
+/// adopted payload, which the store holds, so it does not keep the store alive.
 pub struct Charge {
-    shared: Arc<Shared>,
+    shared: Weak<Shared>,
     bytes: u64,
 }
 
@@ -30,7 +31,9 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        self.shared.with(|state, now| state.ledger.end_grant(now, self.bytes));
+        if let Some(shared) = self.shared.upgrade() {
+            shared.with(|state, now| state.ledger.end_grant(now, self.bytes));
+        }
     }
 }
 
@@ -68,7 +71,7 @@ impl Store {
                     PendingGrant { shared: Arc::clone(&shared), ticket, bytes, answered: Some(answered) };
                 pending.wait(wait.unwrap_or_default()).await?;
             }
-            Ok(Charge { shared, bytes })
+            Ok(Charge { shared: Arc::downgrade(&shared), bytes })
         }
     }
 

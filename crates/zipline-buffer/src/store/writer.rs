@@ -1,6 +1,6 @@
 //! The writing end of one payload.
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
@@ -184,7 +184,8 @@ impl PayloadWriter {
             match room {
                 None => return Err(self.gone()),
                 Some(Room::Block(bytes)) => {
-                    let charged = Charged { home: Arc::clone(&self.shared) as _, payload: id, serial, bytes };
+                    let home: Weak<Shared> = Arc::downgrade(&self.shared);
+                    let charged = Charged { home, payload: id, serial, bytes };
                     self.content.add_block(Block::new(charged, warm));
                     return Ok(());
                 }

@@ -151,3 +151,34 @@ async fn a_window_is_copied_to_sockets() {
     assert!(mapped > 0, "some of it lies in a mapping");
     drop((reader, writer, guard));
 }
+
+/// Gives its share back with the memory it stands for.
+struct Granted(#[expect(dead_code, reason = "its drop is what is wanted of it")] Charge);
+
+impl zipline_segment::Home for Granted {
+    fn returned(self: Box<Self>, _mapping: Mapping) {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_dropped_full_leaves_nothing() {
+    let store = store(16 * MIB, MIB);
+    filled(&store, put(1, Some(5_000_000)), &pattern(5_000_000)).await.keep();
+    filled(&store, put(2, Some(10)), &pattern(10)).await.keep();
+    let (mut writer, guard) = store.begin(put(3, None)).await.unwrap();
+    writer.write(pattern(100_000)).await.unwrap();
+    let charge = store.grant(MIB, None).await.unwrap();
+    let mapping = Mapping::create(1 << 20, HugePages::Off).unwrap();
+    let segment = SegmentMut::whole(mapping, Some(Box::new(Granted(charge))));
+    store.adopt(put(4, None), segment.freeze()).unwrap().1.keep();
+    let mut reader = store.lease(lease_of(1, 1, 0)).await.unwrap();
+    let piece = reader.next_piece(usize::MAX).await.unwrap().unwrap();
+    let small = store.lease(lease_of(2, 1, 0)).await.unwrap().next_piece(10).await.unwrap().unwrap();
+    let shared = std::sync::Arc::downgrade(&store.shared);
+    drop((store, writer, guard));
+    assert!(shared.upgrade().is_some(), "a reader keeps what it reads");
+    assert_eq!(reader.next_piece(1).await.unwrap().unwrap().len(), 1);
+    drop(reader);
+    assert!(shared.upgrade().is_none(), "payloads keep the store that holds them");
+    assert_eq!(*piece, pattern(5_000_000)[..piece.len()], "what is still looked at stays");
+    assert_eq!(*small, pattern(10)[..]);
+}

@@ -20,7 +20,7 @@ help: ## say what there is
 demo: $(STAMPS)/python release ## run the video workflow, deferred and inline, and show what moved (ARGS=--json)
 	$(PYTHON) $(DEMO)/demo.py --zipline target/release/zipline $(ARGS)
 
-test: lint test-rust test-soak test-demo test-clients test-python test-manifests test-images test-protocols test-interop ## run every check and every test
+test: lint test-rust sanitize test-soak test-demo test-clients test-python test-manifests test-images test-protocols test-interop ## run every check and every test
 
 build: $(STAMPS)/rust ## build all binaries for development
 	cargo build --workspace --bins

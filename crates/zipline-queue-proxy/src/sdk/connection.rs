@@ -27,7 +27,7 @@ use zipline_protocol::sdk::{
 };
 use zipline_protocol::{ErrorCode, PayloadId};
 use zipline_seal::new_payload_id;
-use zipline_segment::SegmentBytes;
+use zipline_segment::{Access, SegmentBytes};
 
 use super::get::{self, Gotten, GottenBytes, Memory};
 use super::issue::{Issued, Terms};
@@ -201,6 +201,11 @@ impl Connection {
             }
             for segments in dropped.chunks(LIST_MAX) {
                 self.wire.say(&Answer::Drop { segments: segments.to_vec(), mappings: Vec::new() });
+            }
+            let gone = self.incoming.0.gone();
+            let mappings: Vec<_> = gone.iter().filter_map(|id| self.shown.remove(id)).collect();
+            for mappings in mappings.chunks(LIST_MAX) {
+                self.wire.say(&Answer::Drop { segments: Vec::new(), mappings: mappings.to_vec() });
             }
             self.wire.flush()?;
             let reads = self.may_read();
@@ -433,7 +438,10 @@ impl Connection {
             })?;
             let mapping = self.next_shown;
             self.next_shown = self.next_shown.wrapping_add(1);
-            self.shown.insert(id, mapping);
+            // A holder's memory is mapped for each get anew: this mapping never has another payload in it.
+            if place.mapping.access() == Access::ReadWrite {
+                self.shown.insert(id, mapping);
+            }
             let answer = answer(GotBytes::Mapping { handle, mapping, shown: true, offset, len });
             self.wire.say_with(&answer, Some(descriptor));
         }

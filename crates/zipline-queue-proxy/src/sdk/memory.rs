@@ -60,6 +60,11 @@ impl<C: Send + Sync + 'static> Charged<C> {
         SegmentMut::whole(mapping, Some(Box::new(Borrowed { charge, returned })))
     }
 
+    /// Ends this side's mapping and descriptor; what is left is its share, for whoever else has it mapped.
+    pub(super) fn unmap(self) -> C {
+        self.charge
+    }
+
     /// Its pages go, whoever still maps them; those of memory that was shown go with its last mapping.
     fn discard(mut self) {
         // Sealed memory keeps its pages until it goes as a whole.
@@ -129,6 +134,8 @@ struct Warm {
 #[derive(Debug, Default)]
 struct WarmState {
     segments: Vec<(Charged<Permit>, Instant)>,
+    /// Mappings that were given up, which the function may still have.
+    gone: Vec<u64>,
     /// The connection has ended: what comes back may still be mapped, and is never used again.
     closed: bool,
 }
@@ -153,7 +160,7 @@ impl Incoming {
                 let full =
                     self.shared.budget.used_bytes() + capacity(len) > self.shared.budget.budget_bytes();
                 if full {
-                    others.into_iter().for_each(|(charged, _)| charged.discard());
+                    self.discard(others);
                 } else {
                     self.shared.state.lock().segments.extend(others);
                 }
@@ -184,7 +191,18 @@ impl Incoming {
             let mut state = self.shared.state.lock();
             state.segments.extract_if(.., |(_, since)| now.duration_since(*since) >= WARM_IDLE).collect()
         };
-        cold.into_iter().for_each(|(charged, _)| charged.discard());
+        self.discard(cold);
+    }
+
+    fn discard(&self, warm: Vec<(Charged<Permit>, Instant)>) {
+        let gone = warm.iter().map(|(charged, _)| charged.mapping.id());
+        self.shared.state.lock().gone.extend(gone);
+        warm.into_iter().for_each(|(charged, _)| charged.discard());
+    }
+
+    /// Mappings that were given up since this was asked last: their pages stay while the function has them mapped.
+    pub(super) fn gone(&self) -> Vec<u64> {
+        std::mem::take(&mut self.shared.state.lock().gone)
     }
 }
 
@@ -192,7 +210,10 @@ impl Warm {
     fn give(&self, charged: Charged<Permit>) {
         let rest = {
             let mut state = self.state.lock();
-            if state.closed || state.segments.len() >= WARM_MAX {
+            if state.closed {
+                Some(charged)
+            } else if state.segments.len() >= WARM_MAX {
+                state.gone.push(charged.mapping.id());
                 Some(charged)
             } else {
                 state.segments.push((charged, Instant::now()));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use zipline_buffer::Charge;
 use zipline_protocol::ErrorCode;
 use zipline_protocol::sdk::{Place, SEGMENTS_MAX};
 use zipline_segment::SegmentBytes;
@@ -19,8 +20,8 @@ enum State {
     Put,
     /// The client has forgotten it while a payload lay in it.
     Forgotten,
-    /// It will not be written again; charged until the client has unmapped it.
-    Dropped { _charged: Granted },
+    /// It will not be written again, and is not mapped here any more; charged until the client has unmapped it.
+    Dropped { _charge: Charge },
 }
 
 /// Segments whose payloads are gone.
@@ -135,7 +136,8 @@ impl Segments {
                     returned.free.push(id);
                 }
                 Some(state @ State::Put) => {
-                    *state = State::Dropped { _charged: charged };
+                    self.mappings.0.lock().remove(&charged.mapping.id());
+                    *state = State::Dropped { _charge: charged.unmap() };
                     returned.dropped.push(id);
                 }
                 _ => self.gone(id, charged),
@@ -153,11 +155,7 @@ impl Segments {
                     self.gone(id, charged);
                 }
             }
-            Some(State::Dropped { .. }) => {
-                // Its mapping's id is never given again, so the entry only takes room.
-                self.known.remove(&id);
-                self.mappings.0.lock().retain(|_, segment| *segment != id);
-            }
+            Some(State::Dropped { .. }) => drop(self.known.remove(&id)),
             Some(State::Forgotten) | None => {}
         }
     }

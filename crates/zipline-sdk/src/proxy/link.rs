@@ -15,6 +15,7 @@ use zipline_protocol::sdk::{
 use zipline_segment::{Access, Mapping, SegmentBytes};
 
 use super::input::Input;
+use super::mappings;
 use super::segments::Outgoing;
 use super::socket::Socket;
 use super::state::{Reply, Slot, State};
@@ -513,6 +514,12 @@ impl Link {
                 };
                 let (bytes, handle) = match got.bytes {
                     GotBytes::Inline(bytes) => (Ok(Bytes::copy_from_slice(bytes)), None),
+                    // The holder's own memory: nothing else will come to lie in this mapping.
+                    GotBytes::Mapping { handle, shown: true, offset, len, .. } if source == Source::Host => {
+                        let descriptor = descriptor().ok_or_else(missing)?;
+                        let bytes = mappings::alone(descriptor, offset, len);
+                        (Err(bytes.map_err(|error| error.to_string())?), Some(handle))
+                    }
                     GotBytes::Mapping { handle, mapping, shown, offset, len } => {
                         if shown {
                             let end = usize::try_from(offset.saturating_add(len)).unwrap_or(usize::MAX);
@@ -554,6 +561,8 @@ impl Link {
             }
             Answer::Drop { segments, mappings } => {
                 for id in segments {
+                    // The queue-proxy does not look at it any more either.
+                    garbage.bytes.extend(state.segments.freed(id));
                     if let Some(mapping) = state.segments.unwanted(id) {
                         garbage.mappings.push(mapping);
                         garbage.forgotten.0.push(id);

@@ -1,4 +1,5 @@
-//! Memory of the queue-proxy that was shown to this connection: mapped once, for all payloads that come to lie in it.
+//! Memory of the queue-proxy that was shown to this connection: mapped once, for all payloads that come to lie in it. Memory
+//! that belongs to a holder on the same host is shown for one payload alone, and is unmapped with it.
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
@@ -15,6 +16,14 @@ struct Shown {
 #[derive(Debug, Default)]
 pub(super) struct Mappings {
     known: HashMap<u32, Shown>,
+}
+
+/// Bytes in memory that is shown for them alone.
+pub(super) fn alone(descriptor: OwnedFd, offset: u64, len: u64) -> Result<Option<SegmentBytes>, AdoptError> {
+    let place = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let (start, end) = (place(offset), place(offset.saturating_add(len)));
+    let mapping = Mapping::adopt(descriptor, end, Access::ReadOnly)?;
+    Ok(SegmentBytes::of_adopted(mapping, start..end, None))
 }
 
 impl Mappings {

@@ -9,7 +9,8 @@
 //! | `Freed` | its last hold or payload is dropped | `Free`; – if enough is free already |
 //! | `Free` | taken for another put | `Out` |
 //! | `Free` | idle for long, or DROP | –, FORGOT |
-//! | `Out`, `Put`, `Freed` | DROP | the same, and – in place of `Free` |
+//! | `Put` | DROP | `Freed`, and then – in place of `Free` |
+//! | `Out`, `Freed` | DROP | the same, and – in place of `Free` |
 //!
 //! So memory is written again only when neither the queue-proxy nor anybody in this process looks at it.
 
@@ -102,7 +103,7 @@ impl Segments {
         }
     }
 
-    /// The queue-proxy does not look at it any more. What comes out is to be dropped without a lock.
+    /// The queue-proxy does not look at it any more, and may want it back. What comes out is to be dropped without a lock.
     pub(super) fn freed(&mut self, id: u32) -> Option<SegmentBytes> {
         let segment = self.known.get_mut(&id)?;
         match std::mem::replace(&mut segment.state, State::Freed) {

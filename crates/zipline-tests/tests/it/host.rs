@@ -1,14 +1,18 @@
 //! Two queue-proxies on one host: memory in place of bytes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use zipline_sdk::blocking::Client;
+use zipline_sdk::{PutOptions, Source};
 use zipline_testkit::client::Reply;
 use zipline_testkit::wait;
 use zipline_tests::check;
 use zipline_tests::pair::Pair;
 
 use crate::deferred::{get, put};
+use crate::sdk::{blocking, clients};
 
 /// Held in one piece.
 const LENGTH: u64 = 256 * 1024;
@@ -90,4 +94,82 @@ async fn a_killed_neighbour_keeps_nothing() -> Result<()> {
         Ok((left <= 1).then_some(()))
     })
     .await
+}
+
+/// The file that is mapped in this process where `bytes` lie.
+fn file_of(bytes: &[u8]) -> Result<u64> {
+    let at = bytes.as_ptr() as usize;
+    let maps = std::fs::read_to_string("/proc/self/maps")?;
+    let found = maps.lines().find_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        let (from, to) = range.split_once('-')?;
+        let parse = |text| usize::from_str_radix(text, 16).ok();
+        (parse(from)?..parse(to)?).contains(&at).then_some(rest)
+    });
+    let inode = found.and_then(|rest| rest.split_whitespace().nth(3));
+    Ok(inode.context("no file is mapped there")?.parse()?)
+}
+
+/// The memory files that a process has mapped or open; none if it is a queue-proxy and this test's user may not look.
+fn files(process: u32) -> Result<BTreeSet<u64>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let ours = |name: &str| name.contains("memfd:zipline payload");
+    let maps = match std::fs::read_to_string(format!("/proc/{process}/maps")) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Ok(BTreeSet::new()),
+        maps => maps?,
+    };
+    let mapped = maps.lines().filter(|line| ours(line));
+    let mut files: BTreeSet<u64> =
+        mapped.filter_map(|line| line.split_whitespace().nth(4)?.parse().ok()).collect();
+    for open in std::fs::read_dir(format!("/proc/{process}/fd"))? {
+        let path = open?.path();
+        // Others may close theirs meanwhile.
+        if std::fs::read_link(&path).is_ok_and(|link| ours(&link.to_string_lossy())) {
+            files.extend(std::fs::metadata(&path).map(|file| file.ino()));
+        }
+    }
+    Ok(files)
+}
+
+/// Memory that reached another function is never written again, so nobody keeps it: neither side's queue-proxy nor function.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_that_was_shared_goes_with_its_payload() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let pair = neighbours(directory.path()).await?;
+    let (sender, receiver) = clients(&pair);
+    let (sender, seen) = blocking(move || {
+        let (sender, receiver) = (Client::connect(sender)?, Client::connect(receiver)?);
+        let mut seen = BTreeSet::new();
+        for round in 0..4 {
+            let mut buffer = sender.create(3_000_000)?;
+            buffer.fill(round);
+            let reference = sender.put_buffer(buffer, &PutOptions::new())?;
+            let payload = receiver.get(&reference)?;
+            ensure!(payload.source() == Source::Host && payload.iter().all(|byte| *byte == round));
+            ensure!(seen.insert(file_of(&payload)?), "memory that was shared was written again");
+        }
+        Ok(((sender, receiver), seen))
+    })
+    .await?;
+    let processes = [pair.sender.process.id(), pair.receiver.process.id(), std::process::id()];
+    let ((sender, receiver), seen) = blocking(move || {
+        // It hears what is to be dropped.
+        let mut left = seen.clone();
+        for _ in 0..10_000 {
+            sender.0.settle()?;
+            left.clear();
+            for process in processes {
+                left.extend(files(process)?.intersection(&seen));
+            }
+            if left.is_empty() {
+                return Ok((sender, seen));
+            }
+        }
+        anyhow::bail!("{} of {} memory files are still mapped or open", left.len(), seen.len())
+    })
+    .await?;
+    ensure!(seen.len() == 4);
+    pair.hold_nothing().await?;
+    drop((sender, receiver));
+    Ok(())
 }

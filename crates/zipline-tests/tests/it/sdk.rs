@@ -23,12 +23,12 @@ fn options(side: &QueueProxy) -> Options {
 }
 
 /// Runs what blocks beside the test's own tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(work).await?
 }
 
 /// A client of each side.
-fn clients(pair: &Pair) -> (Options, Options) {
+pub(crate) fn clients(pair: &Pair) -> (Options, Options) {
     (options(&pair.sender), options(&pair.receiver))
 }
 

@@ -6,11 +6,12 @@
 //! ones. Smaller blocks are ordinary memory of exactly the size that is needed, and freed.
 //!
 //! Warm mappings that nobody has taken for [`WARM_IDLE`] are unmapped: an idle holder is as small as one that just started.
+//! Beside blocks there is memory that was granted, in use without being a block, and memory [`Prepared`] for grants.
 //!
 //! A block does not keep its home alive: the home holds the payloads, and they hold their blocks. What outlives the store is
 //! simply freed.
 //!
-//! Invariants: in use + warm <= budget; only mappings that nobody references are warm.
+//! Invariants: in use + warm <= budget, prepared memory being warm; only mappings that nobody references are warm.
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use zipline_protocol::{PayloadId, limits};
 use zipline_segment::{HugePages, Mapping, SegmentMut};
 
 use crate::ledger::Serial;
+use crate::prepared::Prepared;
 
 /// Blocks of payloads whose length is known to be at least this.
 pub(crate) const LARGE: u64 = 4 << 20;
@@ -33,6 +35,7 @@ const WARM_IDLE: Duration = Duration::from_secs(30);
 pub(crate) struct Pool {
     small: Vec<Mapping>,
     large: Vec<Mapping>,
+    prepared: Prepared,
     max_warm: u64,
     capacity: u64,
     in_use: u64,
@@ -46,10 +49,15 @@ pub(crate) type Discarded = Vec<Mapping>;
 impl Pool {
     pub(crate) fn new(capacity: u64, max_warm: u64) -> Self {
         let (small, large) = (Vec::new(), Vec::new());
-        Self { small, large, max_warm, capacity, in_use: 0, quiet_since: Duration::ZERO }
+        let prepared = Prepared::default();
+        Self { small, large, prepared, max_warm, capacity, in_use: 0, quiet_since: Duration::ZERO }
     }
 
     pub(crate) fn warm_bytes(&self) -> u64 {
+        self.warm_blocks_bytes() + self.prepared.bytes()
+    }
+
+    fn warm_blocks_bytes(&self) -> u64 {
         self.small.len() as u64 * SEGMENT_BYTES + self.large.len() as u64 * LARGE
     }
 
@@ -57,20 +65,64 @@ impl Pool {
         self.in_use + self.warm_bytes()
     }
 
-    /// Sets how many bytes of warm mappings are kept.
+    /// Sets how many bytes of warm blocks are kept; with prepared memory they are at most twice as many.
     pub(crate) fn keep(&mut self, max_warm: u64) -> Discarded {
         self.max_warm = max_warm;
-        self.shrink_to(max_warm)
+        let mut discarded = self.shrink_to(max_warm.saturating_mul(2));
+        while self.warm_blocks_bytes() > max_warm {
+            let Some(block) = self.warm_block() else { break };
+            discarded.push(block);
+        }
+        discarded
     }
 
     /// When the warm mappings are freed unless one is taken before; `None` while there are none.
     pub(crate) fn cools_at(&self) -> Option<Duration> {
-        (self.warm_bytes() > 0).then(|| self.quiet_since + WARM_IDLE)
+        let blocks = (self.warm_blocks_bytes() > 0).then(|| self.quiet_since + WARM_IDLE);
+        blocks.into_iter().chain(self.prepared.cools_at()).min()
     }
 
-    /// Frees the warm mappings if their time is over.
+    /// Frees the warm mappings whose time is over.
     pub(crate) fn cool(&mut self, now: Duration) -> Discarded {
-        if self.cools_at().is_some_and(|at| at <= now) { self.shrink_to(0) } else { Vec::new() }
+        let mut discarded = Discarded::new();
+        if self.prepared.cools_at().is_some_and(|at| at <= now) {
+            discarded.extend(std::iter::from_fn(|| self.prepared.pop()));
+        }
+        if self.quiet_since + WARM_IDLE <= now {
+            discarded.extend(std::iter::from_fn(|| self.warm_block()));
+        }
+        discarded
+    }
+
+    /// So many bytes are granted, and may be used at once: what is warm gives way.
+    pub(crate) fn charge(&mut self, bytes: u64) -> Discarded {
+        self.in_use += bytes;
+        self.shrink_to(self.capacity.saturating_sub(self.in_use))
+    }
+
+    /// A grant ended.
+    pub(crate) fn uncharge(&mut self, bytes: u64) {
+        self.in_use = self.in_use.saturating_sub(bytes);
+    }
+
+    /// Memory for a grant of `bytes`, which are charged already, if it was prepared.
+    pub(crate) fn take_prepared(&mut self, now: Duration, bytes: u64) -> Option<Mapping> {
+        self.prepared.take(now, bytes)
+    }
+
+    /// The size of the memory that is to be prepared, if there is room for it.
+    pub(crate) fn wanted(&mut self) -> Option<u64> {
+        self.prepared.wanted().filter(|bytes| self.may_prepare(*bytes))
+    }
+
+    /// Memory was prepared; gives back what there is no room for.
+    pub(crate) fn prepare(&mut self, mapping: Mapping) -> Option<Mapping> {
+        if self.may_prepare(mapping.capacity() as u64) { self.prepared.add(mapping) } else { Some(mapping) }
+    }
+
+    fn may_prepare(&self, bytes: u64) -> bool {
+        let warm = self.warm_bytes() + bytes;
+        warm <= self.max_warm.saturating_mul(2) && self.in_use + warm <= self.capacity
     }
 
     /// A mapping for a block of `bytes`, which are charged already: a warm one, or `None` for the caller to make one.
@@ -94,10 +146,10 @@ impl Pool {
         if !mapping.may_be_written_again(false) {
             return Some(mapping);
         }
-        if self.warm_bytes() + bytes > self.max_warm {
+        if self.warm_blocks_bytes() + bytes > self.max_warm || self.in_use + self.warm_bytes() + bytes > self.capacity {
             return Some(mapping);
         }
-        if self.warm_bytes() == 0 {
+        if self.warm_blocks_bytes() == 0 {
             self.quiet_since = now;
         }
         match self.warm(bytes) {
@@ -120,10 +172,14 @@ impl Pool {
     fn shrink_to(&mut self, most: u64) -> Discarded {
         let mut discarded = Discarded::new();
         while self.warm_bytes() > most {
-            let Some(mapping) = self.large.pop().or_else(|| self.small.pop()) else { break };
+            let Some(mapping) = self.prepared.pop().or_else(|| self.warm_block()) else { break };
             discarded.push(mapping);
         }
         discarded
+    }
+
+    fn warm_block(&mut self) -> Option<Mapping> {
+        self.large.pop().or_else(|| self.small.pop())
     }
 }
 

@@ -160,10 +160,10 @@ pub struct Snapshot {
     pub peak_bytes: u64,
     /// The budget.
     pub budget_bytes: u64,
-    /// Bytes in warm segments, ready for reuse. With the used ones never above the budget; given up when
+    /// Bytes in warm segments, ready for reuse or prepared for grants. With the used ones never above the budget; given up when
     /// needed, or when none was taken for 30 s.
     pub warm_bytes: u64,
-    /// Bytes in buffers that exist now: in use and warm.
+    /// Bytes in buffers that exist now, and in memory that was granted: in use and warm.
     pub allocated_bytes: u64,
     /// Payloads held.
     pub payload_count: usize,

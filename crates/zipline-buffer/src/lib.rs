@@ -16,6 +16,7 @@ mod error;
 mod in_flight;
 mod ledger;
 mod piece;
+mod prepared;
 mod recycle;
 mod shelf;
 mod store;

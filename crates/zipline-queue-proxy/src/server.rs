@@ -348,10 +348,12 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
     }
 }
 
-/// Keeps memory warm for what is retrieved in one piece.
+/// Keeps memory warm for what is retrieved in one piece, and for what functions will write.
 pub(crate) fn keep_warm(shared: &Shared) -> impl Future<Output = ()> + Send + 'static {
-    let in_flight = shared.in_flight.clone();
-    async move { in_flight.run_warm().await }
+    let (in_flight, preparing) = (shared.in_flight.clone(), shared.store.run_prepare());
+    async move {
+        tokio::join!(in_flight.run_warm(), preparing);
+    }
 }
 
 /// Probes the function, if there is one, and tells the engine what comes out.

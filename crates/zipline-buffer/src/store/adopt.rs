@@ -17,11 +17,17 @@ use crate::ledger::{Admission, Begun, Granted, Ticket};
 /// A share of the budget for memory that is no payload's. Dropping it gives the share back. It may live in the memory of an
 /// adopted payload, which the store holds, so it does not keep the store alive.
 pub struct Charge {
-    shared: Weak<Shared>,
-    bytes: u64,
+    pub(super) shared: Weak<Shared>,
+    pub(super) bytes: u64,
 }
 
 impl Charge {
+    fn new(shared: &Arc<Shared>, bytes: u64) -> Self {
+        let cold = shared.with(|state, _| state.pool.charge(bytes));
+        drop(cold);
+        Self { shared: Arc::downgrade(shared), bytes }
+    }
+
     /// Bytes it stands for.
     #[must_use]
     pub fn bytes(&self) -> u64 {
@@ -32,7 +38,10 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         if let Some(shared) = self.shared.upgrade() {
-            shared.with(|state, now| state.ledger.end_grant(now, self.bytes));
+            shared.with(|state, now| {
+                state.pool.uncharge(self.bytes);
+                state.ledger.end_grant(now, self.bytes);
+            });
         }
     }
 }
@@ -71,7 +80,7 @@ impl Store {
                     PendingGrant { shared: Arc::clone(&shared), ticket, bytes, answered: Some(answered) };
                 pending.wait(wait.unwrap_or_default()).await?;
             }
-            Ok(Charge { shared: Arc::downgrade(&shared), bytes })
+            Ok(Charge::new(&shared, bytes))
         }
     }
 

@@ -7,6 +7,7 @@ mod adopt;
 mod drive;
 mod expect;
 mod guard;
+mod prepare;
 mod reader;
 #[cfg(test)]
 mod tests;
@@ -53,6 +54,8 @@ pub(crate) struct Shared {
     deadline: Notify,
     /// The last payload is gone, or the drain began or ended.
     idle: Notify,
+    /// Memory for the next grant is wanted.
+    wanted: Notify,
     next_local: AtomicU64,
     expected: expect::Expectations,
 }
@@ -99,6 +102,15 @@ impl Shared {
             content.clear();
         }
         result
+    }
+
+    /// Wakes the driver if warm memory cools before it would look.
+    fn heed_cooling(&self, state: &State) {
+        if let Some(at) = state.pool.cools_at()
+            && state.wakes_at.is_none_or(|wakes_at| at < wakes_at)
+        {
+            self.deadline.notify_one();
+        }
     }
 
     /// Adds to `freed` what is to be cleared without the lock.
@@ -165,11 +177,7 @@ impl Home for Shared {
         let unused = self.with(|state, now| {
             state.ledger.block_dropped(now, &returned.payload, returned.serial, returned.bytes);
             let unused = returned.into_pool(now, &mut state.pool);
-            if let Some(at) = state.pool.cools_at()
-                && state.wakes_at.is_none_or(|wakes_at| at < wakes_at)
-            {
-                self.deadline.notify_one();
-            }
+            self.heed_cooling(state);
             unused
         });
         drop(unused);
@@ -177,8 +185,8 @@ impl Home for Shared {
 }
 
 impl Store {
-    /// An empty store. It keeps up to a quarter of its budget in warm segments while they are used; see
-    /// [`Self::keep_warm`] and [`Self::run_expiry`].
+    /// An empty store. It keeps up to a quarter of its budget in warm segments while they are used, and up to half of it together
+    /// with what is prepared for grants; see [`Self::keep_warm`], [`Self::run_expiry`] and [`Self::run_prepare`].
     pub fn new(config: StoreConfig) -> Self {
         let ledger = Ledger::new(Limits {
             budget_bytes: config.budget_bytes,
@@ -208,13 +216,15 @@ impl Store {
                 origin: Instant::now(),
                 deadline: Notify::new(),
                 idle: Notify::new(),
+                wanted: Notify::new(),
                 next_local: AtomicU64::new(0),
                 expected: expect::Expectations::default(),
             }),
         }
     }
 
-    /// Keeps at most `bytes` of warm memory for reuse, always within the budget; frees what is more.
+    /// Keeps at most `bytes` of warm blocks for reuse, and twice as many together with what is prepared, always within the
+    /// budget; frees what is more.
     pub fn keep_warm(&self, bytes: u64) {
         let discarded = self.shared.with(|state, _| state.pool.keep(bytes));
         drop(discarded);

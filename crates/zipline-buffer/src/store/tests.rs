@@ -1,6 +1,7 @@
 mod expect;
 mod growing;
 mod placed;
+mod prepared;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;

@@ -27,6 +27,14 @@ const WASTE_MAX: u64 = 8;
 /// Warm segments of one connection.
 const WARM_MAX: usize = 16;
 
+/// What bounds the largest payload that is got in one piece.
+const IN_FLIGHT_SETTINGS: &str = "the budget: ZIPLINE_INFLIGHT_BYTES of the queue-proxy, --in-flight of `zipline up`, \
+                                  zipline.internal/in-flight on Knative";
+
+/// What bounds the largest payload that is put in one piece.
+const HELD_SETTINGS: &str = "raise the budget: ZIPLINE_BUDGET_BYTES of the queue-proxy, --budget of `zipline up`, \
+                             zipline.internal/budget";
+
 /// Warm segments go when they were not used for so long.
 pub(super) const WARM_IDLE: Duration = Duration::from_secs(20);
 
@@ -75,7 +83,7 @@ impl<C: Send + Sync + 'static> Charged<C> {
 /// An outgoing segment.
 pub(super) type Granted = Charged<Charge>;
 
-/// Makes an outgoing segment of at least `len` bytes, once there is budget for it.
+/// An outgoing segment of at least `len` bytes, once there is budget for it: one that was prepared, or a new one.
 ///
 /// # Errors
 /// `payload-too-large` beyond the whole budget, `buffer-full` if none comes free within `wait`.
@@ -84,12 +92,17 @@ pub(super) async fn grant(store: &Store, len: u64, wait: Duration) -> Result<Gra
     // Where rounding alone is too much for the budget, it is not rounded.
     let capacity = if store.totals().budget_bytes < capacity { len } else { capacity };
     let refused = |error: BeginError| {
-        Refusal::new(
-            error.code(),
-            format_args!("no memory for {len} bytes: {error}; drop buffers, or wait longer"),
-        )
+        let way_out = match error {
+            BeginError::TooLarge { .. } => HELD_SETTINGS,
+            _ => "drop buffers, or wait longer",
+        };
+        Refusal::new(error.code(), format_args!("no memory for {len} bytes: {error}; {way_out}"))
     };
-    Charged::new(store.grant(capacity, Some(wait)).await.map_err(refused)?, capacity)
+    let charge = store.grant(capacity, Some(wait)).await.map_err(refused)?;
+    match charge.prepared() {
+        Some(mapping) => Ok(Charged { mapping, charge }),
+        None => Charged::new(charge, capacity),
+    }
 }
 
 /// Makes an incoming segment of at least `len` bytes, once there is budget for it.
@@ -99,7 +112,8 @@ async fn receive(budget: &InFlight, len: u64) -> Result<Charged<Permit>, Refusal
         return Err(Refusal::new(
             ErrorCode::PayloadTooLarge,
             format_args!(
-                "{len} bytes are more than the {most} that may be in flight here: get it as a stream, or raise the budget"
+                "a payload of {len} bytes in one piece is more than the {most} bytes that may be in flight here: get it as \
+                 a stream, or raise {IN_FLIGHT_SETTINGS}"
             ),
         ));
     }

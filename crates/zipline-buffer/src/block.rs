@@ -146,7 +146,9 @@ impl Pool {
         if !mapping.may_be_written_again(false) {
             return Some(mapping);
         }
-        if self.warm_blocks_bytes() + bytes > self.max_warm || self.in_use + self.warm_bytes() + bytes > self.capacity {
+        if self.warm_blocks_bytes() + bytes > self.max_warm
+            || self.in_use + self.warm_bytes() + bytes > self.capacity
+        {
             return Some(mapping);
         }
         if self.warm_blocks_bytes() == 0 {

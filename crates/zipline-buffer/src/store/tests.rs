@@ -1,3 +1,4 @@
+mod apart;
 mod expect;
 mod growing;
 mod placed;

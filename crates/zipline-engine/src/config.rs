@@ -37,7 +37,8 @@ pub struct EngineConfig {
     pub threshold_bytes: u64,
     /// Memory for payloads held, per instance, for functions whose manifest names none, in bytes.
     pub budget_bytes: u64,
-    /// Memory for payloads on their way to the function, per instance, in bytes; none: the queue-proxy's default.
+    /// Memory for payloads on their way to the function, per instance, in bytes; none: as much as may be held, be it by this
+    /// function or by those whose manifest names no budget, so that what one instance can put another one can get.
     pub in_flight_bytes: Option<u64>,
     /// Longest payload that carries a digest, in bytes; none: the queue-proxy's default.
     pub digest_max_bytes: Option<u64>,

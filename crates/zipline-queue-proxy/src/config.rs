@@ -271,7 +271,11 @@ impl Config {
                 limits::THRESHOLD_MIN,
             ),
             budget_bytes,
-            in_flight_bytes: reader.size("ZIPLINE_INFLIGHT_BYTES", budgets.in_flight, limits::SEGMENT as u64),
+            in_flight_bytes: reader.size(
+                "ZIPLINE_INFLIGHT_BYTES",
+                budgets.in_flight(budget_bytes),
+                limits::SEGMENT as u64,
+            ),
             digest_max_bytes: reader.size("ZIPLINE_DIGEST_MAX_BYTES", limits::DIGEST_MAX, 0),
             destinations: reader
                 .parsed("ZIPLINE_GATEWAY", "an IP address with a port")

@@ -31,8 +31,8 @@ pub(crate) const CATALOGUE: &[Setting] = &[
     setting(
         "in-flight",
         "SIZE",
-        "64MiB",
-        "Memory of each instance for payloads on their way to its function",
+        "budget",
+        "Memory of each instance for payloads on their way to its function; `budget`: as much as any may hold",
     ),
     setting("digest-max", "SIZE", "64KiB", "Payloads up to this size carry a SHA-256"),
     setting("data-tls", "BOOL", "false", "Whether payloads travel between instances by TLS 1.3"),

@@ -69,6 +69,23 @@ fn every_default_is_understood_and_is_the_engines() {
 }
 
 #[test]
+fn what_may_be_in_flight_follows_the_budget_unless_it_is_said() {
+    let parse = |flags: &[(&'static str, String)]| {
+        Settings::parse(&resolve(flags, &Environment::default(), &FileValues::default()).unwrap())
+    };
+    let settings = parse(&[("budget", "1GiB".to_owned())]).unwrap();
+    assert_eq!((settings.in_flight_bytes, settings.in_flight_bytes(1)), (None, 1 << 30));
+    assert_eq!(settings.in_flight_bytes(2 << 30), 2 << 30);
+    let settings = parse(&[("in-flight", "64MiB".to_owned())]).unwrap();
+    assert_eq!(settings.in_flight_bytes(1 << 40), 64 << 20);
+    let error = parse(&[("in-flight", "64MB".to_owned())]).unwrap_err().to_string();
+    assert!(
+        error.starts_with("in-flight (from --in-flight): ") && error.ends_with("; or write budget"),
+        "{error}"
+    );
+}
+
+#[test]
 fn everything_that_is_wrong_is_said_at_once_with_its_origin() {
     let flags =
         [("gateway", "8080".to_owned()), ("threshold", "1B".to_owned()), ("mode", "maybe".to_owned())];

@@ -27,7 +27,8 @@ pub(crate) struct Settings {
     pub(crate) mode: Mode,
     pub(crate) threshold_bytes: u64,
     pub(crate) budget_bytes: u64,
-    pub(crate) in_flight_bytes: u64,
+    /// `None`: as the budget.
+    pub(crate) in_flight_bytes: Option<u64>,
     pub(crate) digest_max_bytes: u64,
     pub(crate) data_tls: bool,
     pub(crate) proxy_env: bool,
@@ -67,13 +68,7 @@ impl Reader<'_> {
     }
 
     fn size(&mut self, key: &str, least: u64) -> Option<u64> {
-        self.read(key, |text| {
-            let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
-            if (least..=SIZE_MAX).contains(&bytes) {
-                return Ok(bytes);
-            }
-            Err(format!("{bytes} bytes are not within {least} to {SIZE_MAX}"))
-        })
+        self.read(key, |text| size(text, least))
     }
 
     fn time(&mut self, key: &str) -> Option<Duration> {
@@ -88,7 +83,20 @@ impl Reader<'_> {
     }
 }
 
+fn size(text: &str, least: u64) -> Result<u64, String> {
+    let bytes = parse_bytes(text).map_err(|error| error.to_string())?;
+    if (least..=SIZE_MAX).contains(&bytes) {
+        return Ok(bytes);
+    }
+    Err(format!("{bytes} bytes are not within {least} to {SIZE_MAX}"))
+}
+
 impl Settings {
+    /// Memory of an instance for payloads on their way to its function, in bytes, if it may hold `held`.
+    pub(crate) fn in_flight_bytes(&self, held: u64) -> u64 {
+        self.in_flight_bytes.unwrap_or(self.budget_bytes.max(held))
+    }
+
     /// Understands the values, or says what is wrong with all of them.
     pub(crate) fn parse(resolved: &[Resolved]) -> Result<Self, SettingsError> {
         let mut reader = Reader { resolved, errors: Vec::new() };
@@ -111,7 +119,10 @@ impl Settings {
         let threshold = reader.size("threshold", limits::THRESHOLD_MIN);
         let segment = limits::SEGMENT as u64;
         let budget = reader.size("budget", segment);
-        let in_flight = reader.size("in-flight", segment);
+        let in_flight = reader.read("in-flight", |text| match text {
+            "budget" => Ok(None),
+            text => size(text, segment).map(Some).map_err(|error| format!("{error}; or write budget")),
+        });
         let digest_max = reader.size("digest-max", 0);
         let data_tls = reader.word("data-tls", &[("true", true), ("false", false)]);
         let proxy_env = reader.word("proxy-env", &[("true", true), ("false", false)]);
@@ -160,7 +171,7 @@ impl Settings {
         config.mode = self.mode;
         config.threshold_bytes = self.threshold_bytes;
         config.budget_bytes = self.budget_bytes;
-        config.in_flight_bytes = Some(self.in_flight_bytes);
+        config.in_flight_bytes = self.in_flight_bytes;
         config.digest_max_bytes = Some(self.digest_max_bytes);
         config.data_tls = self.data_tls;
         config.ready_timeout = self.ready_timeout;

@@ -168,10 +168,10 @@ pub(crate) fn of_queue_proxy(config: &EngineConfig, proxy: &QueueProxy<'_>) -> E
         "ZIPLINE_THRESHOLD_BYTES",
         settings.threshold_bytes.unwrap_or(config.threshold_bytes).to_string().into(),
     );
-    set("ZIPLINE_BUDGET_BYTES", settings.budget_bytes.unwrap_or(config.budget_bytes).to_string().into());
-    if let Some(bytes) = config.in_flight_bytes {
-        set("ZIPLINE_INFLIGHT_BYTES", bytes.to_string().into());
-    }
+    let held = settings.budget_bytes.unwrap_or(config.budget_bytes);
+    let in_flight = config.in_flight_bytes.unwrap_or(held.max(config.budget_bytes));
+    set("ZIPLINE_BUDGET_BYTES", held.to_string().into());
+    set("ZIPLINE_INFLIGHT_BYTES", in_flight.to_string().into());
     if let Some(bytes) = config.digest_max_bytes {
         set("ZIPLINE_DIGEST_MAX_BYTES", bytes.to_string().into());
     }
@@ -256,6 +256,32 @@ spec:
             assert_eq!(lookup(&env, "ZIPLINE_HOST_DIR").unwrap(), "/run/host");
             assert_eq!(lookup(&env, "ZIPLINE_REUSE").unwrap(), "tenant");
         }
+    }
+
+    #[test]
+    fn what_any_instance_may_hold_each_may_get() {
+        let told = |own: Option<u64>, in_flight: Option<u64>| {
+            let mut manifest = manifest();
+            manifest.settings.budget_bytes = own;
+            let config = EngineConfig { in_flight_bytes: in_flight, ..config() };
+            let proxy = QueueProxy {
+                namespace: "default",
+                function: Some((&manifest, 4000)),
+                instance: "recog-1",
+                socket: Path::new("/run/s"),
+                host: Path::new("/run/host"),
+                reuse: false,
+                token: "secret",
+                gateway: "127.0.0.1:8080".parse().unwrap(),
+            };
+            let env = of_queue_proxy(&config, &proxy);
+            let bytes = |name| lookup(&env, name).unwrap().to_str().unwrap().parse::<u64>().unwrap();
+            (bytes("ZIPLINE_BUDGET_BYTES"), bytes("ZIPLINE_INFLIGHT_BYTES"))
+        };
+        assert_eq!(told(None, None), (256 << 20, 256 << 20));
+        assert_eq!(told(Some(1 << 20), None), (1 << 20, 256 << 20), "others hold more than it may");
+        assert_eq!(told(Some(1 << 30), None), (1 << 30, 1 << 30));
+        assert_eq!(told(None, Some(64 << 20)), (256 << 20, 64 << 20));
     }
 
     #[test]

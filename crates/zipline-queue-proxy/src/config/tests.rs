@@ -29,6 +29,16 @@ fn sizes_take_binary_units() {
 }
 
 #[test]
+fn without_a_setting_what_may_be_held_may_be_in_flight() {
+    for (held, in_flight) in [("1MiB", 256 << 20), ("1GiB", 1 << 30)] {
+        let config = parse(&[("ZIPLINE_BUDGET_BYTES", held)]).unwrap();
+        assert_eq!(config.in_flight_bytes, in_flight, "{held} held");
+    }
+    let config = parse(&[]).unwrap();
+    assert_eq!((config.budget_bytes, config.in_flight_bytes), (256 << 20, 256 << 20));
+}
+
+#[test]
 fn tls_on_the_data_port_is_on_or_off() {
     for (word, on) in [("on", true), ("off", false), ("", false)] {
         assert_eq!(parse(&[("ZIPLINE_DATA_TLS", word)]).unwrap().data_tls, on, "{word:?}");

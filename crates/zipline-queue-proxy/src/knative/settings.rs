@@ -118,6 +118,7 @@ impl KnativeConfig {
     pub fn own(&self) -> Config {
         let Self { environment, pod, .. } = self;
         let advertise = environment.pod_ip.parse().ok().map(|ip| Advertise { ip, port: None });
+        let held = pod.budget_bytes.unwrap_or(self.budgets.held);
         Config {
             user_port: Some(environment.user_port),
             container_concurrency: environment.container_concurrency,
@@ -130,8 +131,8 @@ impl KnativeConfig {
             // Keys decide whether it is in force.
             mode: pod.mode.unwrap_or(Mode::On),
             threshold_bytes: pod.threshold_bytes.unwrap_or(limits::THRESHOLD_DEFAULT),
-            budget_bytes: pod.budget_bytes.unwrap_or(self.budgets.held),
-            in_flight_bytes: pod.in_flight_bytes.unwrap_or(self.budgets.in_flight),
+            budget_bytes: held,
+            in_flight_bytes: pod.in_flight_bytes.unwrap_or_else(|| self.budgets.in_flight(held)),
             digest_max_bytes: pod.digest_max_bytes.unwrap_or(limits::DIGEST_MAX),
             destinations: Destinations::HostNames,
             // The pod's network namespace is the border.

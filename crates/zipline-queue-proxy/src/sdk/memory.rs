@@ -329,6 +329,32 @@ mod tests {
         assert_eq!(large.len(), 4 << 20);
         let error = incoming.segment(5 << 20).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::PayloadTooLarge);
+        for named in ["5242880 bytes", "4194304 bytes", "ZIPLINE_INFLIGHT_BYTES", "--in-flight"] {
+            assert!(error.detail().contains(named), "{named}: {error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_grant_of_that_size_has_its_pages() {
+        let store = Store::new(zipline_buffer::StoreConfig::with_budget(16 << 20));
+        let first = grant(&store, 2_000_000, Duration::ZERO).await.unwrap();
+        assert_eq!(first.mapping.touched_bytes(), 0);
+        let prepared = async {
+            while store.totals().warm_bytes == 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            () = store.run_prepare() => unreachable!("it never resolves"),
+            () = prepared => {}
+        }
+        let second = grant(&store, 1_900_000, Duration::ZERO).await.unwrap();
+        assert_eq!(second.mapping.touched_bytes(), second.mapping.capacity());
+        let error = grant(&store, 17 << 20, Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::PayloadTooLarge);
+        for named in ["17825792 bytes", "16777216 bytes", "ZIPLINE_BUDGET_BYTES", "--budget"] {
+            assert!(error.detail().contains(named), "{named}: {error:?}");
+        }
     }
 
     #[tokio::test]

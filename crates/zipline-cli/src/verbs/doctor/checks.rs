@@ -216,13 +216,14 @@ fn memory(meminfo: &str, settings: &Settings, status: Option<&Status>) -> Findin
     let of_instances = status.map(|status| {
         let each = status.functions.iter().map(|function| {
             let instances = function.instances.len() as u64;
-            instances.saturating_mul(function.budget_bytes.saturating_add(settings.in_flight_bytes))
+            let in_flight = settings.in_flight_bytes(function.budget_bytes);
+            instances.saturating_mul(function.budget_bytes.saturating_add(in_flight))
         });
         (status.functions.iter().map(|function| function.instances.len()).sum::<usize>(), each.sum::<u64>())
     });
     let (instances, needed) = match of_instances {
         Some((instances, needed)) if instances > 0 => (instances, needed),
-        _ => (1, settings.budget_bytes.saturating_add(settings.in_flight_bytes)),
+        _ => (1, settings.budget_bytes.saturating_add(settings.in_flight_bytes(settings.budget_bytes))),
     };
     let found = format!(
         "{} are free; {instances} instance(s) may use up to {} for payloads",
@@ -281,7 +282,7 @@ mod tests {
         assert_eq!(memory(meminfo, &settings("256MiB"), None).level, Level::Ok);
         let finding = memory(meminfo, &settings("1GiB"), None);
         assert_eq!(finding.level, Level::Warning);
-        assert_eq!(finding.found, "1.0 GiB are free; 1 instance(s) may use up to 1088MiB for payloads");
+        assert_eq!(finding.found, "1.0 GiB are free; 1 instance(s) may use up to 2GiB for payloads");
         assert_eq!(memory("", &settings("1GiB"), None).level, Level::Warning);
     }
 

@@ -116,7 +116,7 @@ async fn grants_wait_in_turn_and_end_with_the_drain() {
 async fn memory_that_a_socket_has_is_used_again_after_the_acknowledgement_and_never_without() {
     for acknowledged in [true, false] {
         let store = store(8 * MIB, MIB);
-        let bytes = pattern(SEGMENT as usize * 2);
+        let bytes = pattern(2 * limits::SEGMENT);
         filled(&store, put(1, Some(bytes.len() as u64)), &bytes).await.keep();
         let lease = lease_of(1, 1, 0);
         let mut reader = store.lease(lease).await.unwrap();
@@ -140,7 +140,7 @@ async fn memory_that_a_socket_has_is_used_again_after_the_acknowledgement_and_ne
 async fn a_window_is_copied_to_sockets() {
     let store = store(32 * MIB, 8 * MIB);
     let (mut writer, guard) = store.begin(request(1, Some(100 * MIB))).await.unwrap();
-    writer.write(pattern(4 * MIB as usize)).await.unwrap();
+    writer.write(pattern(4 << 20)).await.unwrap();
     let mut reader = store.lease(lease_of(1, 1, 0)).await.unwrap();
     let mut mapped = 0;
     while reader.position() < writer.written() {

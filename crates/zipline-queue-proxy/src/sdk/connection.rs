@@ -96,7 +96,9 @@ pub(super) struct Connection {
 impl Connection {
     /// Hears preface and hello. `None`: it is none of ours, and was told so if that could help.
     pub(super) async fn open(stream: UnixStream, shared: Arc<Shared>) -> Option<Self> {
-        let mut wire = Wire::new(stream);
+        let wire = Wire::new(stream)
+            .inspect_err(|error| tracing::warn!(%error, "an SDK's socket cannot be watched"));
+        let mut wire = wire.ok()?;
         let opened = Self::hello(&mut wire, &shared).await;
         if let Err(end) = &opened {
             tracing::debug!(error = %end, "an SDK was not let in");

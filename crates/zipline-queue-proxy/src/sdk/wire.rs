@@ -1,14 +1,17 @@
 //! The socket of one SDK connection: frames in, frames and descriptors out. Never blocks; whoever owns it waits.
+//!
+//! The reactor is asked for readability only. A socket that is watched for both wakes its owner each time the peer takes a message,
+//! and on another core that costs more than the message. Writability is asked for while something could not be sent.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bytes::{Bytes, BytesMut};
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
-use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use zipline_protocol::sdk::{Answer, FrameError, FrameHead, HEAD_BYTES};
 
 /// What one read takes at least, where there is more to read.
@@ -44,15 +47,21 @@ struct Chunk {
 
 #[derive(Debug)]
 pub(super) struct Wire {
-    stream: UnixStream,
+    socket: Receiver,
+    /// The same socket, watched for writability; `None` while everything was sent.
+    blocked: Option<Sender>,
     input: BytesMut,
     output: VecDeque<Chunk>,
     output_bytes: usize,
 }
 
 impl Wire {
-    pub(super) fn new(stream: UnixStream) -> Self {
-        Self { stream, input: BytesMut::with_capacity(READ_BYTES), output: VecDeque::new(), output_bytes: 0 }
+    /// # Errors
+    /// If the socket cannot be watched: no descriptor is left.
+    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+        let socket = Receiver::from_owned_fd_unchecked(OwnedFd::from(stream.into_std()?))?;
+        let (input, output) = (BytesMut::with_capacity(READ_BYTES), VecDeque::new());
+        Ok(Self { socket, blocked: None, input, output, output_bytes: 0 })
     }
 
     /// Takes `bytes` off the input if it starts with them; `None` while it may still.
@@ -88,7 +97,7 @@ impl Wire {
     /// Reads what is there.
     pub(super) fn read(&mut self) -> Result<(), End> {
         self.input.reserve(READ_BYTES);
-        match self.stream.try_read_buf(&mut self.input) {
+        match self.socket.try_read_buf(&mut self.input) {
             Ok(0) => Err(End::Closed),
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
@@ -121,7 +130,7 @@ impl Wire {
     /// Sends what the socket takes.
     pub(super) fn flush(&mut self) -> Result<(), End> {
         while let Some(chunk) = self.output.front_mut() {
-            match send(&self.stream, &chunk.bytes[chunk.sent..], chunk.descriptor.as_ref()) {
+            match send(self.socket.as_fd(), &chunk.bytes[chunk.sent..], chunk.descriptor.as_ref()) {
                 Ok(sent) => {
                     chunk.descriptor = None;
                     chunk.sent += sent;
@@ -130,40 +139,54 @@ impl Wire {
                         self.output.pop_front();
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return self.block(),
                 Err(error) => return Err(error.into()),
             }
         }
+        self.blocked = None;
         Ok(())
     }
 
-    /// Waits until `read` and `flush` have something to do.
+    /// The socket takes no more for now. A new watch reports what becomes of it from here on.
+    fn block(&mut self) -> Result<(), End> {
+        let again = self.socket.as_fd().try_clone_to_owned()?;
+        self.blocked = Some(Sender::from_owned_fd_unchecked(again)?);
+        Ok(())
+    }
+
+    /// Waits until `read` and `flush` have something to do; says whether `read` has.
     ///
     /// # Cancel safety
     /// Cancel safe.
     pub(super) async fn wait(&self, reads: bool) -> io::Result<bool> {
-        let interest = match (reads, self.output.is_empty()) {
-            (true, true) => Interest::READABLE,
-            (true, false) => Interest::READABLE | Interest::WRITABLE,
-            (false, false) => Interest::WRITABLE,
+        let readable = async {
             // Requests that run will end; until then there is nothing to wait for here.
-            (false, true) => return std::future::pending().await,
+            if !reads {
+                std::future::pending::<()>().await;
+            }
+            self.socket.readable().await
         };
-        let ready = self.stream.ready(interest).await?;
-        Ok(reads && (ready.is_readable() || ready.is_read_closed()))
+        let writable = async {
+            match &self.blocked {
+                Some(blocked) => blocked.writable().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            ready = readable => ready.map(|()| true),
+            ready = writable => ready.map(|()| false),
+        }
     }
 }
 
-fn send(stream: &UnixStream, bytes: &[u8], descriptor: Option<&OwnedFd>) -> io::Result<usize> {
-    stream.try_io(Interest::WRITABLE, || {
-        let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        let Some(descriptor) = descriptor else { return Ok(rustix::net::send(stream, bytes, flags)?) };
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut ancillary = SendAncillaryBuffer::new(&mut space);
-        let descriptors = [descriptor.as_fd()];
-        if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
-            return Err(io::Error::other("no room for one descriptor"));
-        }
-        Ok(rustix::net::sendmsg(stream, &[IoSlice::new(bytes)], &mut ancillary, flags)?)
-    })
+fn send(socket: BorrowedFd<'_>, bytes: &[u8], descriptor: Option<&OwnedFd>) -> io::Result<usize> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    let Some(descriptor) = descriptor else { return Ok(rustix::net::send(socket, bytes, flags)?) };
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    let descriptors = [descriptor.as_fd()];
+    if !ancillary.push(SendAncillaryMessage::ScmRights(&descriptors)) {
+        return Err(io::Error::other("no room for one descriptor"));
+    }
+    Ok(rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut ancillary, flags)?)
 }

@@ -49,6 +49,8 @@ impl Link {
     /// # Cancel safety
     /// Yes.
     pub(super) async fn read(&mut self, inbox: &mut BytesMut, most: usize) -> io::Result<usize> {
+        // A head that what is left of the buffer cuts in two costs a second read.
+        inbox.reserve(most);
         let mut room = inbox.limit(most);
         match &mut self.socket {
             Socket::Plain(stream) => stream.read_buf(&mut room).await,

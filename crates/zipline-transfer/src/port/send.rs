@@ -19,8 +19,8 @@ use zipline_seal::ProvenRequest;
 
 /// Most bytes of one piece: each is progress of the lease, and nothing else happens on its connection meanwhile.
 const PIECE: usize = 1 << 20;
-/// From this size on, the kernel sends a piece without a copy. Below, the system call costs more than the copy.
-const SEND_FILE: usize = 64 * 1024;
+/// From this size on, the kernel sends a piece without a copy. Below, the system call and a second wake-up of the receiver cost more.
+const SEND_FILE: usize = 256 * 1024;
 /// So many bytes are gathered before they are written.
 const GATHER: usize = 256 * 1024;
 /// Parts of one write.

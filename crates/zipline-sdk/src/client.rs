@@ -206,10 +206,20 @@ impl Client {
         if let Some(issued) = link.take_issued(options)? {
             return Ok(issued);
         }
-        // The issue that is on its way comes before the answer to this.
-        let settled = link.settle()?;
-        self.wait(&settled, self.timeout).await?;
-        link.take_issued(options)?.ok_or_else(not_issued)
+        let deadline = now() + self.timeout;
+        loop {
+            // The issue that is on its way comes before the answer to this.
+            let settled = link.settle()?;
+            self.wait(&settled, self.timeout).await?;
+            let refused = link.is_refused(options);
+            if let Some(issued) = link.take_issued(options)? {
+                return Ok(issued);
+            }
+            // Otherwise others were faster, and more are on their way.
+            if refused || now() >= deadline {
+                return Err(not_issued());
+            }
+        }
     }
 
     /// Gets a payload, which counts as one of its retrievals.

@@ -216,17 +216,25 @@ impl Link {
     pub(crate) fn take_issued(&self, options: &PutOptions) -> Result<Option<(PayloadId, Arc<str>)>> {
         let (taken, ask) = self.state.lock().take_issued(options, ISSUE_LOW);
         if ask {
-            let request = {
-                let mut state = self.state.lock();
-                let request = state.next_request();
-                state.issuing(request, options.clone());
-                request
-            };
-            let mut frame = Vec::with_capacity(64);
-            Request::Issue { request, count: ISSUE, terms: terms(options) }.write(&mut frame);
-            self.send(&frame, &[])?;
+            self.issue(options)?;
         }
         Ok(taken)
+    }
+
+    /// Asks for references in advance, unless somebody has.
+    fn issue(&self, options: &PutOptions) -> Result<()> {
+        {
+            let mut writer = self.writer.lock();
+            // Under the lock of who sends: what is said by somebody who sees that it is asked for, goes behind it.
+            let Some(request) = self.state.lock().asks(options) else { return Ok(()) };
+            Request::Issue { request, count: ISSUE, terms: terms(options) }.write(&mut writer.unsent);
+        }
+        self.send(&[], &[])
+    }
+
+    /// Whether the queue-proxy issued nothing when it was asked last.
+    pub(crate) fn is_refused(&self, options: &PutOptions) -> bool {
+        self.state.lock().is_refused(options)
     }
 
     /// Puts without an answer.

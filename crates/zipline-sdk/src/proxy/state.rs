@@ -44,6 +44,8 @@ struct Kind {
     unused: VecDeque<(PayloadId, Arc<str>)>,
     /// An issue for it is on its way.
     asked: bool,
+    /// The last issue for it brought nothing.
+    refused: bool,
 }
 
 #[derive(Debug, Default)]
@@ -107,7 +109,7 @@ impl State {
         }
     }
 
-    /// A reference in advance for these options; and whether more of them should be asked for.
+    /// A reference in advance for these options; and whether more of them should be asked for ([`Self::asks`]).
     pub(super) fn take_issued(
         &mut self,
         options: &PutOptions,
@@ -116,11 +118,10 @@ impl State {
         let at = self.kinds.iter().position(|kind| kind.options == *options);
         let mut kind = match at {
             Some(at) => self.kinds.remove(at),
-            None => Kind { options: options.clone(), unused: VecDeque::new(), asked: false },
+            None => Kind { options: options.clone(), unused: VecDeque::new(), asked: false, refused: false },
         };
         let taken = kind.unused.pop_front();
         let ask = kind.unused.len() <= low && !kind.asked;
-        kind.asked |= ask;
         if self.kinds.len() == KINDS_MAX {
             self.kinds.remove(0);
         }
@@ -128,16 +129,27 @@ impl State {
         (taken, ask)
     }
 
-    pub(super) fn issuing(&mut self, request: u32, options: PutOptions) {
-        self.issuing.insert(request, options);
+    /// The number of the issue that is to be sent for these options; `None` if one is on its way.
+    pub(super) fn asks(&mut self, options: &PutOptions) -> Option<u32> {
+        let kind = self.kinds.iter_mut().find(|kind| kind.options == *options && !kind.asked)?;
+        (kind.asked, kind.refused) = (true, false);
+        let request = self.next_request();
+        self.issuing.insert(request, options.clone());
+        Some(request)
+    }
+
+    /// Whether the last issue for these options brought nothing.
+    pub(super) fn is_refused(&self, options: &PutOptions) -> bool {
+        self.kinds.iter().any(|kind| kind.options == *options && kind.refused)
     }
 
     /// References came for an issue; those of a kind that is not kept any more are lost.
     pub(super) fn issued(&mut self, request: u32, references: impl Iterator<Item = (PayloadId, Arc<str>)>) {
         let Some(options) = self.issuing.remove(&request) else { return };
         if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.options == options) {
-            kind.asked = false;
+            let before = kind.unused.len();
             kind.unused.extend(references);
+            (kind.asked, kind.refused) = (false, kind.unused.len() == before);
         }
     }
 
@@ -145,7 +157,7 @@ impl State {
     pub(super) fn not_issued(&mut self, request: u32) -> bool {
         let Some(options) = self.issuing.remove(&request) else { return false };
         if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.options == options) {
-            kind.asked = false;
+            (kind.asked, kind.refused) = (false, true);
         }
         true
     }
@@ -170,5 +182,30 @@ impl State {
         let first = self.failures.pop_front();
         self.failures.clear();
         first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_asked_for_once_and_a_refusal_is_remembered_until_the_next_time() {
+        let (mut state, options) = (State::default(), PutOptions::new());
+        assert!(matches!(state.take_issued(&options, 8), (None, true)));
+        let first = state.asks(&options).unwrap();
+        assert!(matches!(state.take_issued(&options, 8), (None, false)), "it is asked for already");
+        assert_eq!((state.asks(&options), state.is_refused(&options)), (None, false));
+        let references = (0..10).map(|n| (PayloadId::from_bytes([n; 16]), Arc::from("zl1.x")));
+        state.issued(first, references);
+        assert!(matches!(state.take_issued(&options, 8), (Some(_), false)));
+        assert!(matches!(state.take_issued(&options, 8), (Some(_), true)), "they run low");
+        let second = state.asks(&options).unwrap();
+        assert!(state.not_issued(second) && state.is_refused(&options));
+        assert!(!state.not_issued(second), "it is none any more");
+        let third = state.asks(&options).unwrap();
+        assert!(!state.is_refused(&options));
+        state.issued(third, std::iter::empty());
+        assert!(state.is_refused(&options), "nothing came");
     }
 }

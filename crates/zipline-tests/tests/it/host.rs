@@ -131,6 +131,43 @@ fn files(process: u32) -> Result<BTreeSet<u64>> {
     Ok(files)
 }
 
+/// Bytes of the pages that a file open in this process has.
+fn pages_of(file: u64) -> Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    for open in std::fs::read_dir("/proc/self/fd")? {
+        if let Ok(found) = std::fs::metadata(open?.path())
+            && found.ino() == file
+            && found.size() > 0
+        {
+            return Ok(found.blocks() * 512);
+        }
+    }
+    anyhow::bail!("no such file is open")
+}
+
+/// Who asks for memory again finds its pages there: they were made while what was asked for before was written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_buffer_has_its_pages_already() -> Result<()> {
+    let pair = Pair::start().await?;
+    let (sender, _) = clients(&pair);
+    blocking(move || {
+        let sender = Client::connect(sender)?;
+        let mut kept = Vec::new();
+        for _ in 0..100 {
+            let buffer = sender.create(1 << 20)?;
+            if pages_of(file_of(&buffer)?)? >= 1 << 20 {
+                return Ok(());
+            }
+            // All are kept, so each is new.
+            kept.push(buffer);
+            sender.settle()?;
+        }
+        anyhow::bail!("none of {} had pages before it was written", kept.len())
+    })
+    .await?;
+    pair.hold_nothing().await
+}
+
 /// Memory that reached another function is never written again, so nobody keeps it: neither side's queue-proxy nor function.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn memory_that_was_shared_goes_with_its_payload() -> Result<()> {

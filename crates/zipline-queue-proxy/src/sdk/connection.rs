@@ -20,6 +20,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
+use zipline_buffer::Permit;
 use zipline_protocol::limits::PUT_WAIT_MAX;
 use zipline_protocol::sdk::{
     Answer, FrameHead, Get, Got, GotBytes, HANDLES_MAX, INLINE_MAX, LIST_MAX, OUTSTANDING_MAX, PREFACE, Put,
@@ -31,7 +32,7 @@ use zipline_segment::{Access, SegmentBytes};
 
 use super::get::{self, Gotten, GottenBytes, Memory};
 use super::issue::{Issued, Terms};
-use super::memory::{self, Closing, Granted, Incoming, Returns, WARM_IDLE};
+use super::memory::{self, Closing, Gone, Granted, Incoming, Returns, WARM_IDLE};
 use super::put::{self, Putting, Taken};
 use super::segments::{Returned, Segments};
 use super::wire::{End, Wire};
@@ -91,6 +92,8 @@ pub(super) struct Connection {
     /// Mappings whose descriptor the client has, and what it calls them.
     shown: HashMap<u64, u32>,
     next_shown: u32,
+    /// Shares of the budget of memory that was given up and that the client has not forgotten yet, by what it calls it.
+    dropped: HashMap<u32, Permit>,
 }
 
 impl Connection {
@@ -117,6 +120,7 @@ impl Connection {
             next_handle: 0,
             shown: HashMap::new(),
             next_shown: 0,
+            dropped: HashMap::new(),
             shared,
             wire,
             running: FuturesUnordered::new(),
@@ -204,11 +208,7 @@ impl Connection {
             for segments in dropped.chunks(LIST_MAX) {
                 self.wire.say(&Answer::Drop { segments: segments.to_vec(), mappings: Vec::new() });
             }
-            let gone = self.incoming.0.gone();
-            let mappings: Vec<_> = gone.iter().filter_map(|id| self.shown.remove(id)).collect();
-            for mappings in mappings.chunks(LIST_MAX) {
-                self.wire.say(&Answer::Drop { segments: Vec::new(), mappings: mappings.to_vec() });
-            }
+            self.give_up();
             self.wire.flush()?;
             let reads = self.may_read();
             tokio::select! {
@@ -220,8 +220,23 @@ impl Connection {
                     }
                 }
                 () = returns.some() => {}
+                () = self.incoming.0.some_gone() => {}
                 _ = cooling.tick() => self.incoming.0.cool(),
             }
+        }
+    }
+
+    /// Has the client unmap what was given up; until it has, the pages are there, and count.
+    fn give_up(&mut self) {
+        let mut mappings = Vec::new();
+        for Gone { mapping, share } in self.incoming.0.gone() {
+            if let Some(shown) = self.shown.remove(&mapping) {
+                self.dropped.insert(shown, share);
+                mappings.push(shown);
+            }
+        }
+        for mappings in mappings.chunks(LIST_MAX) {
+            self.wire.say(&Answer::Drop { segments: Vec::new(), mappings: mappings.to_vec() });
         }
     }
 
@@ -287,6 +302,7 @@ impl Connection {
             Request::Forgot { segments, mappings } => {
                 segments.into_iter().for_each(|id| self.segments.forgotten(id));
                 self.shown.retain(|_, id| !mappings.contains(id));
+                self.dropped.retain(|id, _| !mappings.contains(id));
             }
         }
         Ok(())

@@ -72,11 +72,14 @@ impl<C: Send + Sync + 'static> Charged<C> {
     pub(super) fn unmap(self) -> C {
         self.charge
     }
+}
 
+impl Charged<Permit> {
     /// Its pages go, whoever still maps them; those of memory that was shown go with its last mapping.
-    fn discard(mut self) {
+    fn discard(mut self) -> Gone {
         // Sealed memory keeps its pages until it goes as a whole.
         let _ = self.mapping.discard_from(0);
+        Gone { mapping: self.mapping.id(), share: self.charge }
     }
 }
 
@@ -139,24 +142,35 @@ pub(super) struct Incoming {
     shared: Arc<Warm>,
 }
 
+/// Memory that was given up. Where the function was shown it, its pages stay until that one unmaps it.
+#[derive(Debug)]
+pub(super) struct Gone {
+    /// The mapping that it was.
+    pub(super) mapping: u64,
+    /// Its share of the budget, which its pages count against.
+    pub(super) share: Permit,
+}
+
 #[derive(Debug)]
 struct Warm {
     budget: InFlight,
     state: Mutex<WarmState>,
+    /// Something was given up.
+    bell: Notify,
 }
 
 #[derive(Debug, Default)]
 struct WarmState {
     segments: Vec<(Charged<Permit>, Instant)>,
-    /// Mappings that were given up, which the function may still have.
-    gone: Vec<u64>,
+    /// What was given up, and may still be mapped by the function.
+    gone: Vec<Gone>,
     /// The connection has ended: what comes back may still be mapped, and is never used again.
     closed: bool,
 }
 
 impl Incoming {
     pub(super) fn new(budget: InFlight) -> Self {
-        Self { shared: Arc::new(Warm { budget, state: Mutex::default() }) }
+        Self { shared: Arc::new(Warm { budget, state: Mutex::default(), bell: Notify::new() }) }
     }
 
     /// A segment for `len` bytes, warm if there is one.
@@ -209,14 +223,24 @@ impl Incoming {
     }
 
     fn discard(&self, warm: Vec<(Charged<Permit>, Instant)>) {
-        let gone = warm.iter().map(|(charged, _)| charged.mapping.id());
-        self.shared.state.lock().gone.extend(gone);
-        warm.into_iter().for_each(|(charged, _)| charged.discard());
+        let gone: Vec<_> = warm.into_iter().map(|(charged, _)| charged.discard()).collect();
+        if !gone.is_empty() {
+            self.shared.state.lock().gone.extend(gone);
+            self.shared.bell.notify_one();
+        }
     }
 
-    /// Mappings that were given up since this was asked last: their pages stay while the function has them mapped.
-    pub(super) fn gone(&self) -> Vec<u64> {
+    /// What was given up since this was asked last.
+    pub(super) fn gone(&self) -> Vec<Gone> {
         std::mem::take(&mut self.shared.state.lock().gone)
+    }
+
+    /// Resolves when something was given up since this was awaited last.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn some_gone(&self) {
+        self.shared.bell.notified().await;
     }
 }
 
@@ -227,14 +251,16 @@ impl Warm {
             if state.closed {
                 Some(charged)
             } else if state.segments.len() >= WARM_MAX {
-                state.gone.push(charged.mapping.id());
-                Some(charged)
+                // The function said that it is done with it, so its pages go where they can.
+                state.gone.push(charged.discard());
+                self.bell.notify_one();
+                None
             } else {
                 state.segments.push((charged, Instant::now()));
                 None
             }
         };
-        // The function said that it is done with it, or may still map it: then its pages must stay.
+        // The function may still map it: its pages must stay.
         drop(rest);
     }
 }
@@ -248,7 +274,7 @@ impl Drop for Closing {
         let warm = {
             let mut state = self.0.shared.state.lock();
             state.closed = true;
-            std::mem::take(&mut state.segments)
+            (std::mem::take(&mut state.segments), std::mem::take(&mut state.gone))
         };
         drop(warm);
     }
@@ -318,6 +344,9 @@ mod tests {
         assert_eq!(incoming.shared.budget.used_bytes(), used, "warm memory counts");
         tokio::time::advance(WARM_IDLE).await;
         incoming.cool();
+        let gone = incoming.gone();
+        assert_eq!(incoming.shared.budget.used_bytes(), used, "its pages may be there still");
+        drop(gone);
         assert_eq!(incoming.shared.budget.used_bytes(), 0);
     }
 
@@ -325,8 +354,13 @@ mod tests {
     async fn warm_memory_makes_room_for_what_does_not_fit_it() {
         let incoming = Incoming::new(InFlight::new(4 << 20));
         drop(incoming.segment(3 << 20).await.unwrap());
-        let large = incoming.segment(4 << 20).await.unwrap();
-        assert_eq!(large.len(), 4 << 20);
+        // Its share comes when the connection knows that nobody has the other one mapped.
+        let unmapped = async {
+            incoming.some_gone().await;
+            assert_eq!(incoming.gone().len(), 1);
+        };
+        let (large, ()) = tokio::join!(incoming.segment(4 << 20), unmapped);
+        assert_eq!(large.unwrap().len(), 4 << 20);
         let error = incoming.segment(5 << 20).await.unwrap_err();
         assert_eq!(error.code(), ErrorCode::PayloadTooLarge);
         for named in ["5242880 bytes", "4194304 bytes", "ZIPLINE_INFLIGHT_BYTES", "--in-flight"] {

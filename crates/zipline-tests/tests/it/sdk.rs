@@ -147,6 +147,34 @@ async fn memory_is_used_again_only_when_nobody_looks_at_it() -> Result<()> {
     pair.hold_nothing().await
 }
 
+/// What a function has mapped counts against the budget, and goes when it stands in the way of what is got next.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_warm_gives_way_to_what_is_larger() -> Result<()> {
+    let pair = Pair::start_with(|config| config.receiver.in_flight_bytes = 8 << 20).await?;
+    let (sender, receiver) = clients(&pair);
+    let lengths = [1_500_000, 3_000_000, 6_000_000, 1_000_000, 8_000_000, 2_000_000, 7_000_000];
+    let (putting, options) = (sender.clone(), receiver.clone());
+    blocking(move || {
+        let (sender, receiver) = (Client::connect(putting)?, Client::connect(options)?);
+        for (seed, length) in (1..).zip(lengths) {
+            let bytes = pattern::bytes(seed, 0, length);
+            let payload = receiver.get(&sender.put(&bytes, &PutOptions::new())?)?;
+            ensure!(payload[..] == bytes[..], "{length}: other bytes");
+        }
+        Ok(())
+    })
+    .await?;
+    let (sender, receiver) =
+        (zipline_sdk::Client::connect(sender).await?, zipline_sdk::Client::connect(receiver).await?);
+    for (seed, length) in (1..).zip(lengths) {
+        let bytes = pattern::bytes(seed, 0, length);
+        let payload = receiver.get(&sender.put(&bytes, &PutOptions::new()).await?).await?;
+        ensure!(payload[..] == bytes[..], "{length}: other bytes");
+    }
+    drop((sender, receiver));
+    pair.hold_nothing().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_payloads_written_in_place_use_their_memory_again() -> Result<()> {
     let pair = Pair::start().await?;

@@ -152,6 +152,8 @@ async fn memory_is_used_again_only_when_nobody_looks_at_it() -> Result<()> {
 async fn what_is_warm_gives_way_to_what_is_larger() -> Result<()> {
     let pair = Pair::start_with(|config| config.receiver.in_flight_bytes = 8 << 20).await?;
     let (sender, receiver) = clients(&pair);
+    // Less than the time after which a client gives back by itself what it does not use.
+    let receiver = receiver.timeout(Duration::from_secs(10));
     let lengths = [1_500_000, 3_000_000, 6_000_000, 1_000_000, 8_000_000, 2_000_000, 7_000_000];
     let (putting, options) = (sender.clone(), receiver.clone());
     blocking(move || {

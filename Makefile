@@ -41,6 +41,7 @@ bench-proxy: release $(STAMPS)/knative $(STAMPS)/bench ## measure our queue-prox
 	target/release/zipline bench proxy $(ARGS)
 
 bench-transfer: release $(STAMPS)/peers ## measure payloads from memory to memory beside Redis, S3 servers and nginx (as root; ARGS=--quick)
+	scripts/setup-bench.sh sdk
 	target/release/zipline bench transfer $(ARGS)
 
 soak: release ## an hour of mixed payloads while senders, receivers and links fail at random (SOAK_SECONDS, ARGS=--seed N)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the benchmarks measure against and call. Without an argument, what Debian has: Redis, nginx, iperf3, and iproute2
 # with util-linux for network namespaces. With `peers` also what has to be fetched or built, into build/bench: redis-py with
-# hiredis, versitygw, s3s-fs. What is there already is left alone.
+# hiredis, versitygw, s3s-fs. With `sdk` the Python SDK as it is now, for the same Python. What else is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -40,11 +40,14 @@ if [ "${#missing[@]}" -gt 0 ]; then
     "${as_root[@]}" apt-get install -y -qq --no-install-recommends "${missing[@]}"
 fi
 
+tools=build/bench
+python=$tools/python/bin/python
+if [ "${1:-}" = sdk ]; then
+    exec "$python" -m pip install -q --disable-pip-version-check --force-reinstall --no-deps ./python
+fi
 [ "${1:-}" = peers ] || exit 0
 
-tools=build/bench
 mkdir -p "$tools"
-python=$tools/python/bin/python
 if [ ! -x "$python" ]; then
     /usr/bin/python3 -m venv "$tools/python"
 fi

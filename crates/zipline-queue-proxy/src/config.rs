@@ -61,7 +61,7 @@ pub struct Config {
     pub destinations: Destinations,
     /// The secret of the local API.
     pub token: Token,
-    /// Path of the local API's Unix socket.
+    /// Path of the local API's Unix socket; `@name` is abstract.
     pub socket: Option<PathBuf>,
     /// Where queue-proxies of this host find each other; `None`: payloads of neighbours come over the network.
     pub host_directory: Option<PathBuf>,

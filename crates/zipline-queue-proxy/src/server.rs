@@ -49,7 +49,7 @@ mod socket;
 pub(crate) mod tests;
 
 use deadline::Deadline;
-use socket::Socket;
+pub(crate) use socket::Socket;
 
 /// Time for connections to end by themselves once everything else has ended: as long as one that was answered before it
 /// was read may linger, so that its client gets the answer and no reset.

@@ -51,7 +51,7 @@ use crate::process;
 
 pub use probing::TrustFiles;
 pub use servers::{KnativeAddresses, KnativeBindError, KnativeServer};
-pub use settings::{DATA_PORT, FixedPorts, KnativeConfig, LOCAL_API_PORT, STATUS_PORT};
+pub use settings::{DATA_PORT, FixedPorts, KnativeConfig, LOCAL_API_PORT, LOCAL_SOCKET, STATUS_PORT};
 pub use telemetry_doors::TelemetryBindError;
 pub use timeouts::Timeouts;
 pub use tls::{CertificateFiles, TlsError};

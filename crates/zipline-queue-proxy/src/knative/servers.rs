@@ -38,7 +38,8 @@ use crate::guidance::Guidance;
 use crate::keys::controller::{Controller, ControllerConfig};
 use crate::keys::holding;
 use crate::local::Local;
-use crate::server::{self, Parts, keep_warm, spawn};
+use crate::sdk;
+use crate::server::{self, Parts, Socket, keep_warm, spawn};
 use crate::state::Shared;
 
 /// Connections of one serving port. Go's servers have no bound; this one is above what a pod can have descriptors for.
@@ -117,6 +118,7 @@ pub struct KnativeServer {
     admin: Bound,
     stats: Bound,
     local_api: Option<Bound>,
+    socket: Option<Socket>,
     data: Option<DataPort>,
     status: Option<Bound>,
     telemetry: TelemetryDoors,
@@ -158,6 +160,12 @@ impl KnativeServer {
         let own = config.own();
         let loopback = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
         let local_api = may("the local API", loopback(own.ports.api));
+        let socket = own.socket.as_deref().map(Socket::bind).transpose();
+        let socket = socket.unwrap_or_else(|error| {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "functions cannot use the SDK's socket; the local API stays");
+            None
+        });
         let status = may("Zipline's status", loopback(own.ports.admin));
         let keyring = Keyring::new(own.function.namespace());
         let boot = new_boot_id();
@@ -198,6 +206,7 @@ impl KnativeServer {
             admin,
             stats,
             local_api,
+            socket,
             data,
             status,
             observer: telemetry.telemetry.is_on().then(|| Arc::new(telemetry.telemetry.clone()) as _),
@@ -250,6 +259,7 @@ impl KnativeServer {
             admin,
             stats: scraped,
             local_api,
+            socket,
             data,
             status,
             telemetry,
@@ -292,6 +302,10 @@ impl KnativeServer {
         drop(doors.spawn("admin", serve(admin.0, port, own.clone(), doors.clone())));
         drop(doors.spawn("stats", serve(scraped.0, stats.clone(), own.clone(), doors.clone())));
         spawn(&doors, "reports", stats.run());
+        if let Some(Socket { listener, .. }) = socket {
+            let serving = sdk::serve(listener, Arc::clone(&shared), own.clone(), doors.clone());
+            drop(doors.spawn("local api socket", serving));
+        }
         if let Some((listener, _)) = local_api {
             let local = Local::new(Arc::clone(&shared));
             drop(doors.spawn("local api", serve(listener, local, own.clone(), doors.clone())));

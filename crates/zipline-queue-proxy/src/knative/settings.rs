@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use zipline_knative::contract::{
@@ -19,6 +19,8 @@ use crate::config::{Advertise, Budgets, Config, Destinations, KeySource, Ports, 
 
 /// The local API and forward proxy, on loopback.
 pub const LOCAL_API_PORT: u16 = 8030;
+/// The local API's Unix socket, which SDKs use: in the abstract space, as the containers of a pod share a network and no folder.
+pub const LOCAL_SOCKET: &str = "@zipline";
 /// What other queue-proxies retrieve from.
 pub const DATA_PORT: u16 = 8031;
 /// Zipline's own health, metrics and status, on loopback.
@@ -70,6 +72,8 @@ pub struct KnativeConfig {
     pub listen_ip: IpAddr,
     /// The fixed ports; 0 is assigned.
     pub ports: FixedPorts,
+    /// [`LOCAL_SOCKET`].
+    pub socket: PathBuf,
     /// The certificate of the TLS port, which exists only with it.
     pub certificate: CertificateFiles,
     /// Whom HTTPS probes believe.
@@ -93,6 +97,7 @@ impl KnativeConfig {
             budgets,
             listen_ip: Ipv6Addr::UNSPECIFIED.into(),
             ports: FixedPorts::default(),
+            socket: LOCAL_SOCKET.into(),
             certificate: CertificateFiles {
                 certificate: CERTIFICATE_PATH.into(),
                 key: PRIVATE_KEY_PATH.into(),
@@ -137,7 +142,7 @@ impl KnativeConfig {
             destinations: Destinations::HostNames,
             // The pod's network namespace is the border.
             token: Token::any_value(),
-            socket: None,
+            socket: Some(self.socket.clone()),
             host_directory: None,
             reuse_shared: false,
             listen_ip: self.listen_ip,

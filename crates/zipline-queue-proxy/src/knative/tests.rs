@@ -2,17 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use zipline_http::{Body, Client, ClientConfig, ServeLimits, Target, handler_fn, serve};
 use zipline_knative::Environment;
+use zipline_protocol::sdk;
 use zipline_runtime::{Task, Tasks};
+use zipline_seal::new_boot_id;
 
 use super::*;
 
@@ -42,6 +45,7 @@ fn config(user_port: u16, more: &[(&str, &str)]) -> KnativeConfig {
     config.listen_ip = "127.0.0.1".parse().unwrap();
     config.ports =
         FixedPorts { admin: 0, stats: 0, local_api: 0, data: 0, status: 0, user_metrics: 0, profiling: 0 };
+    config.socket = format!("@zipline-test-{}-{user_port}", std::process::id()).into();
     config.quiet = Duration::from_millis(100);
     config
 }
@@ -412,6 +416,43 @@ async fn the_autoscaler_is_served_and_kubelet_is_told() {
     let (status, _, text) = pod.ask(&Target::http1(pod.at.admin), "/wait-for-drain", &[]).await;
     assert_eq!((status, text.as_str()), (200, ""));
     pod.running.await.unwrap();
+}
+
+/// The kind of the first frame after a hello at the SDK's socket.
+async fn welcome(path: &Path) -> u8 {
+    use std::os::linux::net::SocketAddrExt as _;
+    let name = path.to_str().unwrap().strip_prefix('@').unwrap();
+    let address = std::os::unix::net::SocketAddr::from_abstract_name(name).unwrap();
+    let stream = std::os::unix::net::UnixStream::connect_addr(&address).unwrap();
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = UnixStream::from_std(stream).unwrap();
+    let mut hello = sdk::PREFACE.to_vec();
+    sdk::Request::Hello { version: sdk::VERSION, token: b"pod" }.write(&mut hello);
+    stream.write_all(&hello).await.unwrap();
+    let mut head = [0; sdk::HEAD_BYTES];
+    stream.read_exact(&mut head).await.unwrap();
+    sdk::FrameHead::read(&head).unwrap().unwrap().kind
+}
+
+#[tokio::test]
+async fn sdks_find_a_socket_without_a_file_and_its_loss_costs_nothing_else() {
+    let path = PathBuf::from(format!("@zipline-pod-{}", std::process::id()));
+    let at = path.clone();
+    let pod = Pod::start(mirror, &[], move |config| config.socket = at).await;
+    let mut taken = Vec::new();
+    sdk::Answer::Welcome(sdk::Welcome {
+        version: 0,
+        boot: new_boot_id(),
+        tenant: "",
+        inline_max: 0,
+        payload_max: 0,
+    })
+    .write(&mut taken);
+    assert_eq!(welcome(&path).await, sdk::FrameHead::read(&taken).unwrap().unwrap().kind);
+    // One name, one queue-proxy: the second does without.
+    let second = Pod::start(mirror, &[], move |config| config.socket = path).await;
+    assert_eq!(second.get("/", &[]).await.0, 200);
+    assert_eq!(pod.get("/", &[]).await.0, 200);
 }
 
 #[tokio::test]

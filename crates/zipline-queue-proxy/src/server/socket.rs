@@ -1,30 +1,40 @@
-//! The Unix socket of the local API: a file only its owner can open, gone when the server is.
+//! The Unix socket of the local API: a file only its owner can open, gone when the server is; or a name in the abstract space of
+//! the network namespace, which all containers of a pod share.
 
 use std::io;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::{SocketAddr, UnixListener as StdListener};
 use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
 use super::BindError;
 
-/// A listening Unix socket and its file.
+/// A listening Unix socket, and its file if it has one.
 #[derive(Debug)]
-pub(super) struct Socket {
-    pub(super) listener: UnixListener,
-    pub(super) file: SocketFile,
+pub(crate) struct Socket {
+    pub(crate) listener: UnixListener,
+    pub(crate) file: Option<SocketFile>,
 }
 
 /// Removes the file when dropped.
 #[derive(Debug)]
-pub(super) struct SocketFile(PathBuf);
+pub(crate) struct SocketFile(PathBuf);
 
 impl Socket {
-    pub(super) fn bind(path: &Path) -> Result<Self, BindError> {
+    /// Listens on `path`; `@name` is the abstract `name`.
+    pub(crate) fn bind(path: &Path) -> Result<Self, BindError> {
         let bound = || {
+            if let Some(name) = path.as_os_str().as_bytes().strip_prefix(b"@") {
+                let listener = StdListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+                listener.set_nonblocking(true)?;
+                return Ok(Self { listener: UnixListener::from_std(listener)?, file: None });
+            }
             remove_dead(path)?;
             let listener = UnixListener::bind(path)?;
-            let file = SocketFile(path.to_owned());
+            let file = Some(SocketFile(path.to_owned()));
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
             Ok(Self { listener, file })
         };
@@ -65,6 +75,19 @@ mod tests {
         assert!(Socket::bind(&path).is_err(), "it is served already");
         drop(socket);
         assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn an_abstract_name_is_no_file_and_belongs_to_one() {
+        let name = format!("zipline-test-{}", std::process::id());
+        let path = PathBuf::from(format!("@{name}"));
+        let socket = Socket::bind(&path).unwrap();
+        assert!(socket.file.is_none() && !path.exists());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        drop(std::os::unix::net::UnixStream::connect_addr(&address).unwrap());
+        assert!(Socket::bind(&path).is_err(), "it is served already");
+        drop(socket);
+        drop(Socket::bind(&path).unwrap());
     }
 
     #[tokio::test]

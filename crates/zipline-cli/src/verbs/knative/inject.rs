@@ -83,6 +83,7 @@ fn variables(args: &InjectArgs) -> Vec<(&'static str, String)> {
         ("no_proxy", direct.clone()),
         ("NO_PROXY", direct),
         ("ZIPLINE_API", "http://127.0.0.1:8030".to_owned()),
+        ("ZIPLINE_SOCKET", "@zipline".to_owned()),
         ("ZIPLINE_TOKEN", "pod".to_owned()),
     ]
 }

@@ -72,6 +72,7 @@ fn config(user_port: u16, observability: &str) -> KnativeConfig {
         budgets: crate::config::Budgets::default(),
         listen_ip: Ipv4Addr::LOCALHOST.into(),
         ports,
+        socket: format!("@zipline-telemetry-{}-{user_port}", std::process::id()).into(),
         certificate: CertificateFiles {
             certificate: "/nowhere".into(),
             key: "/nowhere".into(),

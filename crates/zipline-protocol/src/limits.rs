@@ -68,6 +68,14 @@ pub const HEADER_COUNT_MAX: usize = 256;
 pub const CONNECTIONS_PER_PEER: usize = 256;
 /// Leases of one address.
 pub const LEASES_PER_PEER: usize = 1024;
+/// Leases to which one holder sends large payloads at the same time.
+pub const LARGE_SENDS: usize = 16;
+/// Sends of so many bytes or more are large ones.
+pub const LARGE_SEND: u64 = 1024 * 1024;
+/// Longest wait for large sends to end.
+pub const SEND_WAIT: Duration = Duration::from_secs(10);
+/// A receiver that takes nothing for so long does not count among the large sends any more.
+pub const SLOW_AFTER: Duration = Duration::from_millis(250);
 /// Spent payload ids remembered.
 pub const SPENT_REMEMBERED: usize = 65_536;
 /// Longest content type that can be sealed.

@@ -79,6 +79,9 @@ pub(crate) fn exposition(shared: &Shared) -> String {
         peak_bytes: snapshot.peak_bytes,
         waiters: snapshot.waiters as u64,
     });
+    if let Some(port) = &shared.data_monitor {
+        shared.metrics.set_data_port(&port.stats());
+    }
     shared.metrics.set_breaker(shared.breaker.in_flight() as u64, shared.breaker.queued() as u64);
     shared.registry.encode()
 }

@@ -1,7 +1,7 @@
 //! Counters of one queue-proxy. Labels are closed sets: never payload ids, addresses or references.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -13,6 +13,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use zipline_protocol::{ErrorCode, Way};
+use zipline_transfer::DataPortStats;
 
 use crate::edges::Direction;
 use crate::state::Transfer;
@@ -87,6 +88,10 @@ pub struct ProxyMetrics {
     buffer_payloads: Level,
     buffer_peak: Level,
     buffer_waiters: Level,
+    sends: Counter,
+    sends_refused: Counter,
+    large_sends: Level,
+    sends_waiting: Level,
     breaker_in_flight: Level,
     breaker_queue_length: Level,
     stripped_headers: Counter,
@@ -109,6 +114,10 @@ impl ProxyMetrics {
             buffer_payloads: Level::default(),
             buffer_peak: Level::default(),
             buffer_waiters: Level::default(),
+            sends: Counter::default(),
+            sends_refused: Counter::default(),
+            large_sends: Level::default(),
+            sends_waiting: Level::default(),
             breaker_in_flight: Level::default(),
             breaker_queue_length: Level::default(),
             stripped_headers: Counter::default(),
@@ -149,6 +158,26 @@ impl ProxyMetrics {
             self.buffer_peak.clone(),
         );
         registry.register("zipline_buffer_waiters", "Puts that wait for memory", self.buffer_waiters.clone());
+        registry.register(
+            "zipline_sends",
+            "Answers of the data port that bytes of a payload followed",
+            self.sends.clone(),
+        );
+        registry.register(
+            "zipline_sends_refused",
+            "Retrievals told to ask again, as too many large payloads were sent at the same time",
+            self.sends_refused.clone(),
+        );
+        registry.register(
+            "zipline_large_sends",
+            "Retrievals that are sent large payloads now",
+            self.large_sends.clone(),
+        );
+        registry.register(
+            "zipline_sends_waiting",
+            "Retrievals that wait until fewer large payloads are sent",
+            self.sends_waiting.clone(),
+        );
         registry.register(
             "zipline_breaker_in_flight",
             "Requests the function is working on",
@@ -236,6 +265,14 @@ impl ProxyMetrics {
         self.buffer_payloads.set(levels.payloads);
         self.buffer_peak.set(levels.peak_bytes);
         self.buffer_waiters.set(levels.waiters);
+    }
+
+    /// Sets what the data port has counted.
+    pub fn set_data_port(&self, stats: &DataPortStats) {
+        self.sends.inner().store(stats.sends, Ordering::Relaxed);
+        self.sends_refused.inner().store(stats.refused_sends, Ordering::Relaxed);
+        self.large_sends.set(stats.large_sends);
+        self.sends_waiting.set(stats.waiting_sends);
     }
 
     /// Sets how many requests run and wait.

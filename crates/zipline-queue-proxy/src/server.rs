@@ -26,7 +26,8 @@ use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::{Keyring, new_boot_id};
 use zipline_transfer::host::{HostPort, Neighbours};
 use zipline_transfer::{
-    CertificateMakingError, DataCertificate, DataPort, DataPortConfig, Retriever, RetrieverConfig,
+    CertificateMakingError, DataCertificate, DataPort, DataPortConfig, DataPortMonitor, Retriever,
+    RetrieverConfig,
 };
 
 use crate::admin::Admin;
@@ -155,6 +156,7 @@ impl Server {
             boot,
             client: ClientConfig::default(),
             data: Some(addresses.data),
+            data_monitor: Some(data.monitor()),
             data_certificate,
             listeners: listeners.into_iter().flatten().collect(),
             guidance: Guidance::none(),
@@ -299,6 +301,7 @@ pub(crate) struct Parts {
     pub(crate) client: ClientConfig,
     /// Where the data port listens; `None`: nothing can be retrieved from here.
     pub(crate) data: Option<SocketAddr>,
+    pub(crate) data_monitor: Option<DataPortMonitor>,
     pub(crate) data_certificate: Option<[u8; 32]>,
     pub(crate) listeners: Vec<SocketAddr>,
     /// Whether requests need not wait for the function to become ready.
@@ -308,8 +311,19 @@ pub(crate) struct Parts {
 }
 
 pub(crate) fn assemble(parts: Parts) -> Shared {
-    let Parts { config, keyring, store, boot, client, data, data_certificate, listeners, ready, guidance } =
-        parts;
+    let Parts {
+        config,
+        keyring,
+        store,
+        boot,
+        client,
+        data,
+        data_monitor,
+        data_certificate,
+        listeners,
+        ready,
+        guidance,
+    } = parts;
     let tasks = Tasks::new();
     let registry = Metrics::new();
     let metrics = registry.register(ProxyMetrics::new);
@@ -335,6 +349,7 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
         readiness: Readiness::new(ready),
         lifecycle: Lifecycle::new(),
         data_addresses: advertised.into_iter().collect(),
+        data_monitor,
         data_certificate,
         listeners,
         registry,

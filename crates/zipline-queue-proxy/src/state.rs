@@ -10,8 +10,8 @@ use zipline_http::{Client, HostPort};
 use zipline_protocol::{BootId, FunctionName, InlineReason, Mode, ReferenceKind, Way};
 use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::Keyring;
-use zipline_transfer::Retriever;
 use zipline_transfer::host::Neighbours;
+use zipline_transfer::{DataPortMonitor, Retriever};
 
 use crate::breaker::Breaker;
 use crate::capability::Capabilities;
@@ -145,6 +145,8 @@ pub struct Shared {
     /// Where other queue-proxies reach the data port; one or two, sealed into every reference;
     /// none if there is no data port.
     pub data_addresses: Vec<SocketAddr>,
+    /// The counts of the data port; `None` if there is none.
+    pub data_monitor: Option<DataPortMonitor>,
     /// Digest of the certificate that the data port shows, sealed into every reference; `None`: it speaks plain.
     pub data_certificate: Option<[u8; 32]>,
     /// Every listener of this process, so that the forward proxy can refuse loops.

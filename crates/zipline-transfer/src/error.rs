@@ -130,6 +130,11 @@ impl RetrieveError {
         self.received_bytes == 0
     }
 
+    /// Whether the holder had too much to send, and may be asked again.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self.kind, RetrieveErrorKind::Refused { status: 429, .. })
+    }
+
     /// Whether the holder may have granted a lease although the request for it failed so.
     pub(crate) fn may_hold_a_lease(&self) -> bool {
         !matches!(
@@ -182,6 +187,7 @@ pub(crate) fn code_of_status(status: u16) -> ErrorCode {
         409 => ErrorCode::RetrievalsExhausted,
         410 => ErrorCode::ReferenceExpired,
         416 => ErrorCode::RangeInvalid,
+        429 => ErrorCode::BufferFull,
         503 => ErrorCode::Draining,
         507 => ErrorCode::BufferFull,
         _ => ErrorCode::PayloadLost,

@@ -3,7 +3,8 @@
 //! Every request is proven before anything it names is looked up. What one peer may cost is bounded: connections by
 //! [`DataPortConfig::connections_per_peer`] (further ones are closed), leases by the store, and a connection that takes no
 //! bytes for as long as a lease lives without progress is closed, so that a slow reader pins at most one or two segments
-//! for that long.
+//! for that long. How many large payloads are sent at the same time is bounded as well, and peers take turns
+//! (`docs/protocol.md` section 6.7).
 
 mod answer;
 mod connection;
@@ -11,10 +12,12 @@ pub mod head;
 mod link;
 mod peers;
 mod send;
+mod slots;
 
 use crate::sockets;
 use crate::tls::DataCertificate;
 use peers::Peers;
+use slots::Slots;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -50,6 +53,16 @@ pub struct DataPortConfig {
     pub idle_timeout: Duration,
     /// A connection that takes no bytes for this long is closed.
     pub lease_lapse: Duration,
+    /// Leases to which large payloads are sent at the same time, at least one. Further ones wait, peer by peer.
+    pub max_sends: usize,
+    /// A send of so many bytes or more is a large one.
+    pub large_send_bytes: u64,
+    /// Most requests that wait for their turn; further ones are refused at once.
+    pub max_waiting_sends: usize,
+    /// Longest wait for a turn; then the request is refused.
+    pub send_wait: Duration,
+    /// A receiver that takes nothing for so long does not count among the large sends any more.
+    pub slow_after: Duration,
 }
 
 impl DataPortConfig {
@@ -65,6 +78,11 @@ impl DataPortConfig {
             max_connections: 8192,
             idle_timeout: Duration::from_secs(90),
             lease_lapse: limits::LEASE_LAPSE,
+            max_sends: limits::LARGE_SENDS,
+            large_send_bytes: limits::LARGE_SEND,
+            max_waiting_sends: 4096,
+            send_wait: limits::SEND_WAIT,
+            slow_after: limits::SLOW_AFTER,
         }
     }
 }
@@ -84,6 +102,14 @@ pub struct DataPortStats {
     pub unproven_requests: u64,
     /// Payload bytes handed to connections.
     pub sent_bytes: u64,
+    /// Answers that bytes of a payload followed: retrievals, their resumptions and parts.
+    pub sends: u64,
+    /// Leases to which large payloads are sent now.
+    pub large_sends: u64,
+    /// Requests that wait now until fewer large payloads are sent.
+    pub waiting_sends: u64,
+    /// Requests refused because too many waited, or their turn did not come in time.
+    pub refused_sends: u64,
 }
 
 #[derive(Debug, Default)]
@@ -93,6 +119,8 @@ struct Counters {
     proven_requests: AtomicU64,
     unproven_requests: AtomicU64,
     sent_bytes: AtomicU64,
+    sends: AtomicU64,
+    refused_sends: AtomicU64,
 }
 
 /// Is told of every delivery.
@@ -112,6 +140,7 @@ struct Shared {
     keyring: Keyring,
     store: Store,
     peers: Peers,
+    slots: Slots,
     counters: Counters,
 }
 
@@ -131,6 +160,10 @@ impl DataPortMonitor {
             proven_requests: counters.proven_requests.load(Ordering::Relaxed),
             unproven_requests: counters.unproven_requests.load(Ordering::Relaxed),
             sent_bytes: counters.sent_bytes.load(Ordering::Relaxed),
+            sends: counters.sends.load(Ordering::Relaxed),
+            large_sends: self.0.slots.running() as u64,
+            waiting_sends: self.0.slots.waiting() as u64,
+            refused_sends: counters.refused_sends.load(Ordering::Relaxed),
         }
     }
 }
@@ -152,8 +185,9 @@ impl DataPort {
         let listener = sockets::listen(config.address)?;
         let address = listener.local_addr()?;
         let peers = Peers::new(config.connections_per_peer);
+        let slots = Slots::new(config.max_sends, config.max_waiting_sends);
         let (counters, on_delivered) = (Counters::default(), OnceLock::new());
-        let shared = Arc::new(Shared { on_delivered, config, keyring, store, peers, counters });
+        let shared = Arc::new(Shared { on_delivered, config, keyring, store, peers, slots, counters });
         Ok(Self { listener, address, shared })
     }
 

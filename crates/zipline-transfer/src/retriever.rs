@@ -141,7 +141,8 @@ impl Retriever {
     /// Connects to the holder that `record` names and is granted a lease. The bytes follow from the [`Retrieval`].
     ///
     /// Takes as long as connecting may take, and, when all retrievals of the payload are taken by others, up to
-    /// `LEASE_LAPSE` for one of them to end. A holder that is silent for `PROGRESS_TIMEOUT` is given up.
+    /// `LEASE_LAPSE` for one of them to end. A holder that sends much else lets it wait up to `SEND_WAIT`; of a put it is then
+    /// asked `RETRIEVE_ATTEMPTS` times in all. A holder that is silent for `PROGRESS_TIMEOUT` is given up.
     ///
     /// # Errors
     /// [`RetrieveError`]: no key, no connection, no proof, refused, or silent. Not a byte has arrived then.
@@ -167,13 +168,21 @@ impl Retriever {
         Ok(answer)
     }
 
-    /// Takes the lease, with as many connections as may break in a row.
+    /// Takes the lease, with as many connections as may break in a row. A holder that is busy is asked again as often, unless the
+    /// payload is an invocation's: that can be sent inline.
     async fn first_grant(&self, holder: &Holder, options: RetrieveOptions) -> Result<Answer, RetrieveError> {
         let config = &self.shared.config;
-        let (mut broken, mut deadline) = (0, None);
+        let (mut broken, mut busy, mut deadline) = (0, 0, None);
         loop {
             match grant(&self.shared, holder, options.from, options.to, deadline).await {
                 Ok(answer) => return Ok(answer),
+                Err(GrantError::Final(error))
+                    if error.is_busy() && holder.may_wait && busy + 1 < config.attempts =>
+                {
+                    busy += 1;
+                    (broken, deadline) = (0, None);
+                    sleep(RETRY_PAUSE * busy).await;
+                }
                 Err(GrantError::Broken(error)) => {
                     broken += 1;
                     if broken >= config.attempts {

@@ -192,6 +192,7 @@ impl KnativeServer {
             store,
             boot,
             data: data_at,
+            data_monitor: data.as_ref().map(DataPort::monitor),
             data_certificate,
             listeners,
             // Whoever sends requests has asked for readiness before.

@@ -102,3 +102,26 @@ fn stripped_headers_and_errors_are_counted() {
     assert_line(&text, "zipline_stripped_headers_total 3");
     assert_line(&text, r#"zipline_errors_total{error_type="buffer-full"} 1"#);
 }
+
+#[test]
+fn the_data_port_shows_what_it_sends_and_who_waits() {
+    let text = exposed(|metrics| {
+        let stats = DataPortStats {
+            sends: 9,
+            refused_sends: 1,
+            large_sends: 2,
+            waiting_sends: 3,
+            ..DataPortStats::default()
+        };
+        metrics.set_data_port(&stats);
+        metrics.set_data_port(&stats);
+    });
+    for line in [
+        "zipline_sends_total 9",
+        "zipline_sends_refused_total 1",
+        "zipline_large_sends 2",
+        "zipline_sends_waiting 3",
+    ] {
+        assert_line(&text, line);
+    }
+}

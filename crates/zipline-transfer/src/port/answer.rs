@@ -2,9 +2,13 @@
 
 use super::Shared;
 use super::head::{Proof, RequestHead};
+use super::slots::Slot;
+use futures_util::FutureExt as _;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::Ordering;
-use zipline_buffer::{LeaseRequest, PayloadReader};
+use tokio::time::timeout;
+use zipline_buffer::{LeaseRequest, PayloadPhase, PayloadReader};
 use zipline_protocol::data::Operation;
 use zipline_protocol::{ErrorCode, PROBLEM_MEDIA_TYPE, Problem, header};
 use zipline_seal::ProvenRequest;
@@ -24,6 +28,8 @@ pub(super) struct Granted {
     pub(super) proven: ProvenRequest,
     /// How many bytes are asked for, if that is known.
     pub(super) span: Option<u64>,
+    /// There for large sends.
+    pub(super) slot: Option<Slot>,
 }
 
 /// Answers one request. Dropped when the peer closes the connection meanwhile.
@@ -42,15 +48,15 @@ pub(super) async fn answer(shared: &Shared, peer: IpAddr, request: &RequestHead)
         return refuse(&proven, 421, ErrorCode::PayloadLost, "the payload belongs to another process");
     }
     let done = match operation {
-        Operation::Retrieve | Operation::Part => {
-            let (from, to) = (asked.from, asked.to);
-            let lease = LeaseRequest { payload: asked.payload, lease: asked.lease, peer, from, to };
-            let leased = match operation {
-                Operation::Part => shared.store.part(lease),
-                _ => shared.store.lease(lease).await,
-            };
-            return match leased {
-                Ok(reader) => granted(reader, proven, from, to),
+        Operation::Retrieve => return retrieve(shared, peer, proven).await,
+        Operation::Part => {
+            let asked = lease_request(&proven, peer);
+            return match shared.store.part(asked) {
+                // Its lease was waited for.
+                Ok(reader) => {
+                    let slot = is_large(shared, &asked).then(|| shared.slots.take_now(asked.lease));
+                    granted(shared, reader, proven, slot)
+                }
                 Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
             };
         }
@@ -71,6 +77,63 @@ pub(super) async fn answer(shared: &Shared, peer: IpAddr, request: &RequestHead)
         }
         Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
     }
+}
+
+/// Takes or resumes a lease. A large payload waits its turn before, so that a lease that is there is sent at once.
+async fn retrieve(shared: &Shared, peer: IpAddr, proven: ProvenRequest) -> Answer {
+    let asked = lease_request(&proven, peer);
+    let mut slot = None;
+    if is_large(shared, &asked) {
+        // A lease that runs has had its turn, and its receiver would take more waiting for the holder's silence.
+        if shared.store.alive(&asked.payload, &asked.lease).is_ok() {
+            slot = Some(shared.slots.take_now(asked.lease));
+        } else {
+            match timeout(shared.config.send_wait, shared.slots.take(peer, asked.lease)).await {
+                Ok(Ok(taken)) => slot = Some(taken),
+                Ok(Err(_)) | Err(_) => return busy(shared, &proven),
+            }
+        }
+    }
+    let mut leasing = pin!(shared.store.lease(asked));
+    let leased = match (&mut leasing).now_or_never() {
+        Some(leased) => leased,
+        None => {
+            // Whoever waits for a lease to end lets others be sent to.
+            slot = None;
+            leasing.await
+        }
+    };
+    match leased {
+        Ok(reader) => {
+            // That lease was sent to until now: this one takes its place.
+            let slot = slot.or_else(|| is_large(shared, &asked).then(|| shared.slots.take_now(asked.lease)));
+            granted(shared, reader, proven, slot)
+        }
+        Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
+    }
+}
+
+fn lease_request(proven: &ProvenRequest, peer: IpAddr) -> LeaseRequest {
+    let asked = proven.request();
+    LeaseRequest { payload: asked.payload, lease: asked.lease, peer, from: asked.from, to: asked.to }
+}
+
+/// Whether so much of the payload is there to be sent that it is a large send. One that still fills goes at its sender's pace.
+fn is_large(shared: &Shared, asked: &LeaseRequest) -> bool {
+    let Some(info) = shared.store.info(&asked.payload) else { return false };
+    let Some(length) = info.length.filter(|_| info.phase != PayloadPhase::Filling) else { return false };
+    let end = asked.to.map_or(length, |to| to.min(length));
+    end.saturating_sub(asked.from) >= shared.config.large_send_bytes
+}
+
+fn busy(shared: &Shared, proven: &ProvenRequest) -> Answer {
+    shared.counters.refused_sends.fetch_add(1, Ordering::Relaxed);
+    let detail = format!(
+        "{} large payloads are being sent from here, which is the most at a time, and {} requests wait: ask again",
+        shared.slots.running(),
+        shared.slots.waiting()
+    );
+    refuse(proven, 429, ErrorCode::BufferFull, &detail)
 }
 
 struct Refusal {
@@ -110,7 +173,9 @@ async fn prove(shared: &Shared, request: &RequestHead) -> Result<(Operation, Pro
     }
 }
 
-fn granted(reader: PayloadReader, proven: ProvenRequest, from: u64, to: Option<u64>) -> Answer {
+fn granted(shared: &Shared, reader: PayloadReader, proven: ProvenRequest, slot: Option<Slot>) -> Answer {
+    shared.counters.sends.fetch_add(1, Ordering::Relaxed);
+    let (from, to) = (proven.request().from, proven.request().to);
     let length = reader.payload_length();
     let named = length.map_or_else(|| "*".to_owned(), |length| length.to_string());
     let mut head = start(200, Some(&proven.sign_reply(200, length)));
@@ -120,7 +185,7 @@ fn granted(reader: PayloadReader, proven: ProvenRequest, from: u64, to: Option<u
     field(&mut head, "transfer-encoding", "chunked");
     field(&mut head, "trailer", "zipline-final, zipline-trailers");
     let span = length.map(|length| to.map_or(length, |to| to.min(length)).saturating_sub(from));
-    Answer::Payload(Box::new(Granted { head, reader, proven, span }))
+    Answer::Payload(Box::new(Granted { head, reader, proven, span, slot }))
 }
 
 fn refuse(proven: &ProvenRequest, status: u16, code: ErrorCode, detail: &str) -> Answer {

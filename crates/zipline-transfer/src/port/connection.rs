@@ -33,9 +33,8 @@ const READ_OFF_MAX: usize = 64 * 1024;
 /// Serves requests until the peer closes, the connection is overdue, or `stop` is cancelled and nothing runs. With a
 /// certificate, TLS comes first; a peer that does not speak it is closed before anything is read of what it wants.
 pub(super) async fn serve(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>, stop: CancellationToken) {
-    let lapse = shared.config.lease_lapse;
     let link = match &shared.config.certificate {
-        None => Link::plain(stream, lapse),
+        None => Link::plain(stream, &shared.config),
         Some(certificate) => {
             let handshake = timeout(shared.config.handshake_timeout, certificate.accept(stream));
             let secured = tokio::select! {
@@ -43,7 +42,7 @@ pub(super) async fn serve(stream: TcpStream, peer: IpAddr, shared: Arc<Shared>, 
                 () = stop.cancelled() => return,
             };
             match secured {
-                Ok(Ok(stream)) => Link::tls(stream, lapse),
+                Ok(Ok(stream)) => Link::tls(stream, &shared.config),
                 Ok(Err(error)) => return tracing::debug!(%peer, %error, "data connection without TLS"),
                 Err(_elapsed) => {
                     return tracing::debug!(%peer, "data connection closed, its handshake took too long");
@@ -140,9 +139,14 @@ impl Connection {
                 Ok(self.link.write_all(head.as_bytes()).await?)
             }
             Answer::Payload(granted) => {
-                let Granted { mut head, reader, proven, span } = *granted;
+                let Granted { mut head, reader, proven, span, slot } = *granted;
                 head.push_str(end);
-                send(&mut self.link, &mut self.inbox, &self.shared, head, reader, &proven, span).await
+                self.link.set_slot(slot);
+                let sending =
+                    send(&mut self.link, &mut self.inbox, &self.shared, head, reader, &proven, span);
+                let sent = sending.await;
+                self.link.set_slot(None);
+                sent
             }
         }
     }

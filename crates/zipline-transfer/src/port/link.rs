@@ -1,8 +1,10 @@
 //! A connection's socket, in plain or over TLS, with the time limits of those who take nothing.
 
+use super::DataPortConfig;
+use super::slots::Slot;
 use bytes::{BufMut, BytesMut};
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Interest};
 use tokio::net::TcpStream;
@@ -31,17 +33,31 @@ enum Socket {
 #[derive(Debug)]
 pub(super) struct Link {
     socket: Socket,
-    /// Longest time without a byte taken.
+    patience: Patience,
+}
+
+/// How long a peer may take nothing.
+#[derive(Debug)]
+struct Patience {
+    /// Then the connection is closed.
     lapse: Duration,
+    /// Then others are sent to in its place, and it goes on beside them.
+    slow_after: Duration,
+    slot: Option<Slot>,
 }
 
 impl Link {
-    pub(super) fn plain(stream: TcpStream, lapse: Duration) -> Self {
-        Self { socket: Socket::Plain(stream), lapse }
+    pub(super) fn plain(stream: TcpStream, config: &DataPortConfig) -> Self {
+        Self { socket: Socket::Plain(stream), patience: Patience::of(config) }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, lapse: Duration) -> Self {
-        Self { socket: Socket::Tls(Box::new(stream)), lapse }
+    pub(super) fn tls(stream: TlsStream<TcpStream>, config: &DataPortConfig) -> Self {
+        Self { socket: Socket::Tls(Box::new(stream)), patience: Patience::of(config) }
+    }
+
+    /// What is written from now on is a large send with this slot, or without one.
+    pub(super) fn set_slot(&mut self, slot: Option<Slot>) {
+        self.patience.slot = slot;
     }
 
     /// Reads what is there into `inbox`, at most `most` bytes; 0 is the end.
@@ -60,8 +76,9 @@ impl Link {
 
     /// Writes some of `parts`: at least one byte.
     pub(super) async fn write(&mut self, parts: &[IoSlice<'_>]) -> Result<usize, LinkError> {
+        let Self { socket, patience } = self;
         let writing = async {
-            match &mut self.socket {
+            match socket {
                 Socket::Plain(stream) => stream.write_vectored(parts).await,
                 Socket::Tls(stream) => {
                     let written = stream.write_vectored(parts).await?;
@@ -71,10 +88,9 @@ impl Link {
                 }
             }
         };
-        match timeout(self.lapse, writing).await {
-            Ok(Ok(0)) => Err(io::Error::from(io::ErrorKind::WriteZero).into()),
-            Ok(written) => Ok(written?),
-            Err(_elapsed) => Err(LinkError::Stuck),
+        match patience.wait(writing).await? {
+            0 => Err(io::Error::from(io::ErrorKind::WriteZero).into()),
+            written => Ok(written),
         }
     }
 
@@ -97,13 +113,14 @@ impl Link {
     /// # Panics
     /// Over TLS.
     pub(super) async fn send_file(&mut self, place: Place<'_>, mut left: usize) -> Result<(), LinkError> {
-        let Socket::Plain(stream) = &self.socket else { unreachable!("only plain connections send files") };
+        let Self { socket, patience } = self;
+        let Socket::Plain(stream) = socket else { unreachable!("only plain connections send files") };
         let mut offset = place.offset;
         while left > 0 {
             let sending = stream.async_io(Interest::WRITABLE, || {
-                Ok(rustix::fs::sendfile(stream, place.fd(), Some(&mut offset), left)?)
+                Ok(rustix::fs::sendfile(&*stream, place.fd(), Some(&mut offset), left)?)
             });
-            let sent = timeout(self.lapse, sending).await.map_err(|_elapsed| LinkError::Stuck)??;
+            let sent = patience.wait(sending).await?;
             if sent == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
@@ -133,7 +150,27 @@ impl Link {
             }
         };
         // Whether it took too long or not, it is over.
-        let _ = timeout(self.lapse, ending).await;
+        let _ = timeout(self.patience.lapse, ending).await;
+    }
+}
+
+impl Patience {
+    fn of(config: &DataPortConfig) -> Self {
+        Self { lapse: config.lease_lapse, slow_after: config.slow_after, slot: None }
+    }
+
+    /// Waits until the peer takes something. One that lets others wait meanwhile gives its slot up.
+    async fn wait<T>(&mut self, taking: impl Future<Output = io::Result<T>>) -> Result<T, LinkError> {
+        let mut taking = pin!(taking);
+        let mut left = self.lapse;
+        if self.slot.is_some() && self.slow_after < left {
+            match timeout(self.slow_after, &mut taking).await {
+                Ok(taken) => return Ok(taken?),
+                Err(_elapsed) => self.slot = None,
+            }
+            left -= self.slow_after;
+        }
+        Ok(timeout(left, taking).await.map_err(|_elapsed| LinkError::Stuck)??)
     }
 }
 

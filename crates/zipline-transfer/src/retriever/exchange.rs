@@ -10,7 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use zipline_protocol::data::{DataRequest, Operation};
-use zipline_protocol::{BootId, KeyId, LeaseId, PayloadId, Record, header};
+use zipline_protocol::{BootId, KeyId, LeaseId, PayloadId, Record, ReferenceKind, header};
 use zipline_seal::{SignedRequest, new_nonce};
 
 /// Longest problem document that is read so that its connection can be used again.
@@ -25,6 +25,8 @@ pub(super) struct Holder {
     pub(super) boot: BootId,
     pub(super) payload: PayloadId,
     pub(super) lease: LeaseId,
+    /// Whether there is no other way to have the payload than to wait for it.
+    pub(super) may_wait: bool,
 }
 
 impl Holder {
@@ -35,6 +37,7 @@ impl Holder {
             boot: record.boot,
             payload: record.payload,
             lease,
+            may_wait: record.kind == ReferenceKind::Put,
         }
     }
 }

@@ -37,7 +37,7 @@ impl From<ExchangeError> for GrantError {
 ///
 /// A holder that lets us wait for another lease to end is silent as well. So after a while it is asked over another
 /// connection whether it has our lease. If it has, its answer was lost on the way, and the lease is resumed there. If it
-/// has not, it lives all the same, and as long as it does, it has up to `LEASE_LAPSE`.
+/// has not, it lives all the same, and as long as it does, it has up to `SEND_WAIT` and `LEASE_LAPSE`.
 pub(super) async fn grant(
     shared: &Shared,
     holder: &Holder,
@@ -55,7 +55,7 @@ pub(super) async fn grant(
             None => checkout.await?,
         };
         let sent = Instant::now();
-        let give_up = sent + limits::LEASE_LAPSE + shared.config.progress_timeout;
+        let give_up = sent + limits::SEND_WAIT + limits::LEASE_LAPSE + shared.config.progress_timeout;
         let mut deadline = deadline.unwrap_or(sent + shared.config.progress_timeout);
         let mut ask = (sent + shared.config.ask_after()).min(deadline);
         let mut asked = pin!(send(shared, holder, Operation::Retrieve, (from, to), connection));

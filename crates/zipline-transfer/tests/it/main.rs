@@ -10,5 +10,6 @@ mod relay;
 mod resume;
 mod rig;
 mod round_trip;
+mod slots;
 mod tampering;
 mod tls;

@@ -7,7 +7,7 @@ use zipline_protocol::data::{DataRequest, Operation};
 use zipline_protocol::{KeyId, LeaseId, PayloadId};
 use zipline_seal::{new_lease_id, new_nonce, new_payload_id};
 
-fn proof(
+pub(crate) fn proof(
     rig: &Rig,
     operation: Operation,
     payload: &PayloadId,

@@ -387,6 +387,32 @@ impl Store {
         })
     }
 
+    /// [`Self::release`] of a payload that may be [`Expected`]: waits for it up to `KEY_WAIT`.
+    ///
+    /// # Errors
+    /// [`ReleaseError`]: not known, or expired.
+    /// # Cancel safety
+    /// Dropping the future releases nothing.
+    pub fn release_expected(
+        &self,
+        payload: PayloadId,
+    ) -> impl Future<Output = Result<(), ReleaseError>> + Send + 'static {
+        let store = self.clone();
+        async move {
+            let deadline = Instant::now() + limits::KEY_WAIT;
+            loop {
+                // Asked first, so that what arrives between the question and the release is heard.
+                let arrival = store.shared.expected.arrival(&payload);
+                match (store.release(&payload), arrival) {
+                    (Err(ReleaseError::NotFound), Some(arrival)) => {
+                        timeout_at(deadline, arrival).await.map_err(|_elapsed| ReleaseError::NotFound)?;
+                    }
+                    (released, _) => return released,
+                }
+            }
+        }
+    }
+
     /// One payload's state; `None` if it is not here.
     pub fn info(&self, payload: &PayloadId) -> Option<PayloadInfo> {
         self.shared.with(|state, now| state.ledger.info(now, payload))

@@ -276,9 +276,11 @@ impl Connection {
             Request::Release { request, reference } => {
                 let (shared, reference) = (Arc::clone(&self.shared), reference.to_owned());
                 self.running.push(Box::pin(async move {
-                    let record = open_text(&shared, &reference).await;
-                    let result = record.and_then(|record| release_record(&shared, &record));
-                    Outcome::Released { request, result }
+                    let released = async {
+                        let record = open_text(&shared, &reference).await?;
+                        release_record(&shared, &record).await
+                    };
+                    Outcome::Released { request, result: released.await }
                 }));
             }
             Request::Settle { request } if self.puts.is_empty() => self.wire.say(&Answer::Ok { request }),

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
+use tokio::time::Instant;
 use zipline_buffer::Expected;
+use zipline_protocol::limits::TTL_MAX;
 use zipline_protocol::sdk::{self, ISSUED_MAX};
 use zipline_protocol::{PayloadId, ReferenceText};
 use zipline_seal::new_payload_id;
@@ -36,7 +38,8 @@ impl Terms {
 /// The pre-issued references of one connection.
 #[derive(Debug)]
 pub(super) struct Issued {
-    unused: HashMap<PayloadId, PutQuery>,
+    /// With the time when they were issued.
+    unused: HashMap<PayloadId, (PutQuery, Instant)>,
     /// Unused ids, and those whose put has not begun yet.
     expected: Expected,
 }
@@ -46,7 +49,7 @@ impl Issued {
         Self { unused: HashMap::new(), expected: shared.store.expectation() }
     }
 
-    /// Issues up to `count` references.
+    /// Issues up to `count` references. Those that were not used for as long as a payload may live end: their keys may be gone.
     ///
     /// # Errors
     /// None could be sealed.
@@ -56,6 +59,10 @@ impl Issued {
         terms: &Terms,
         count: u16,
     ) -> Result<Vec<(PayloadId, ReferenceText)>, Refusal> {
+        let now = Instant::now();
+        for (id, _) in self.unused.extract_if(|_, (_, since)| now.duration_since(*since) >= TTL_MAX) {
+            self.expected.ends(&id);
+        }
         let room = ISSUED_MAX.saturating_sub(self.expected.len()).min(count.into());
         let (mut issued, mut bytes) = (Vec::with_capacity(room), 0);
         while issued.len() < room && bytes < ANSWER_BYTES {
@@ -69,7 +76,7 @@ impl Issued {
             };
             let reference = seal(shared, sealing)?;
             bytes += reference.as_str().len() + 18;
-            self.unused.insert(id, terms.query);
+            self.unused.insert(id, (terms.query, now));
             self.expected.add(id);
             issued.push((id, reference));
         }
@@ -79,7 +86,7 @@ impl Issued {
     /// Takes an id for its put; `None` if it is none of this connection's, or was used.
     pub(super) fn take(&mut self, id: &PayloadId) -> Option<Terms> {
         // The content type stands in the reference already.
-        self.unused.remove(id).map(|query| Terms { query, content_type: None })
+        self.unused.remove(id).map(|(query, _)| Terms { query, content_type: None })
     }
 
     /// The put of this id was taken, or has failed: nobody waits for it any more.

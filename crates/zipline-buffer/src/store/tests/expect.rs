@@ -16,6 +16,27 @@ async fn a_receiver_waits_for_a_payload_that_is_expected() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_release_waits_for_a_payload_that_is_expected() {
+    let store = store(MIB, MIB);
+    let mut expected = store.expectation();
+    expected.add(id(1));
+    expected.add(id(2));
+    let arrives = async {
+        tokio::task::yield_now().await;
+        filled(&store, put(1, Some(1_000)), &pattern(1_000)).await.keep();
+        expected.ends(&id(1));
+    };
+    let (released, ()) = tokio::join!(store.release_expected(id(1)), arrives);
+    assert_eq!(released, Ok(()));
+    assert_eq!(store.totals().held_bytes, 0);
+    let began = Instant::now();
+    assert_eq!(store.release_expected(id(2)).await, Err(ReleaseError::NotFound));
+    assert_eq!(began.elapsed(), limits::KEY_WAIT);
+    assert_eq!(store.release_expected(id(3)).await, Err(ReleaseError::NotFound));
+    assert_eq!(began.elapsed(), limits::KEY_WAIT, "nobody waits for what is not expected");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_wait_is_bounded_and_ends_with_the_expectation() {
     let store = store(MIB, MIB);
     let mut expected = store.expectation();

@@ -5,17 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use zipline_protocol::sdk::GET_MAX;
+use zipline_protocol::limits::PUT_WAIT_DEFAULT;
 
 use crate::buffer::Written;
 use crate::clock::now;
-use crate::core::{Core, Proxy};
+use crate::core::{Core, GRACE, Proxy, check_wait, longest};
 use crate::local::Local;
-use crate::proxy::{Ahead, Link, Reply, Waiting};
+use crate::options::PreIssued;
+use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, Waiting};
 use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result};
-
-/// The queue-proxy keeps the time of a get; beyond it the client waits this long for the answer.
-pub(crate) const GRACE: Duration = Duration::from_secs(2);
 
 /// Whoever waits for a segment looks this often whether one came free.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -92,10 +90,14 @@ impl Client {
             buffer.copy_from_slice(bytes);
             return self.put_written(buffer, options, call_site);
         }
-        if options.pre_issued {
-            let (id, text) = self.issued(&link, options)?;
+        let issued = match options.pre_issued {
+            PreIssued::Never => None,
+            PreIssued::Ready => link.take_ready(options)?,
+            PreIssued::Always => Some(self.issued(&link, options)?),
+        };
+        if let Some((id, text)) = issued {
             link.put_ahead(id, Ahead::Inline(bytes), call_site)?;
-            return Ok(Reference::made(text, call_site));
+            return Ok(Reference::made(text, call_site, None));
         }
         let waiting = link.put_inline(bytes, options)?;
         self.put_done(&waiting, options, call_site)
@@ -107,15 +109,21 @@ impl Client {
     /// As of [`Self::put`].
     #[track_caller]
     pub fn create(&self, len: usize) -> Result<Buffer> {
+        self.create_within(len, PUT_WAIT_DEFAULT)
+    }
+
+    /// [`Self::create`], waiting at most `wait` (60 s) for memory in place of 5 s.
+    ///
+    /// # Errors
+    /// As of [`Self::put`].
+    #[track_caller]
+    pub fn create_within(&self, len: usize, wait: Duration) -> Result<Buffer> {
         let call_site = Location::caller();
-        match &self.core {
+        let created = check_wait(wait).and_then(|()| match &self.core {
             Core::Local(_) => Ok(Buffer::of_process(len)),
-            Core::Proxy(proxy) => {
-                let created =
-                    self.link(proxy).and_then(|link| self.buffer(&link, len, PutOptions::new().wait));
-                created.map_err(|error| error.put_at(Some(call_site)))
-            }
-        }
+            Core::Proxy(proxy) => self.link(proxy).and_then(|link| self.buffer(&link, len, wait)),
+        });
+        created.map_err(|error| error.put_at(Some(call_site)))
     }
 
     /// Puts what was written into `buffer`.
@@ -139,10 +147,10 @@ impl Client {
             (Core::Local(local), Some(Written::Process(bytes))) => local.put(bytes, options, call_site),
             // It goes the way of its segment, whichever connection is used by now.
             (Core::Proxy(_), Some(Written::Segment { link, id, bytes })) => {
-                if options.pre_issued {
+                if options.pre_issued == PreIssued::Always {
                     let (payload, text) = self.issued(&link, options)?;
                     link.put_ahead(payload, Ahead::Segment(id, bytes), call_site)?;
-                    return Ok(Reference::made(text, call_site));
+                    return Ok(Reference::made(text, call_site, None));
                 }
                 let waiting = link.put_segment(id, bytes, options)?;
                 self.put_done(&waiting, options, call_site)
@@ -157,8 +165,8 @@ impl Client {
         options: &PutOptions,
         call_site: &'static Location<'static>,
     ) -> Result<Reference> {
-        match self.wait(waiting, options.wait + self.timeout)? {
-            Reply::Put(text) => Ok(Reference::made(text.into(), call_site)),
+        match self.wait(waiting, longest(options.wait, self.timeout))? {
+            Reply::Put(text, life) => Ok(Reference::made(text.into(), call_site, Some(life))),
             other => Err(unexpected(other)),
         }
     }
@@ -168,7 +176,7 @@ impl Client {
             Ok(free) => return Ok(Buffer::of_segment(Arc::clone(link), free, len)),
             Err(waiting) => waiting,
         };
-        let (give_way, deadline) = (now() + PATIENCE, now() + wait + self.timeout + GRACE);
+        let (give_way, deadline) = (now() + PATIENCE, now() + longest(wait, self.timeout));
         loop {
             match waiting.wait(now() + LOOK_EVERY, self.interrupted) {
                 Ok(Reply::Segment(outgoing)) => {
@@ -191,11 +199,7 @@ impl Client {
         }
     }
 
-    fn issued(
-        &self,
-        link: &Arc<Link>,
-        options: &PutOptions,
-    ) -> Result<(zipline_protocol::PayloadId, Arc<str>)> {
+    fn issued(&self, link: &Arc<Link>, options: &PutOptions) -> Result<Issued> {
         if let Some(issued) = link.take_issued(options)? {
             return Ok(issued);
         }
@@ -203,7 +207,7 @@ impl Client {
         loop {
             // The issue that is on its way comes before the answer to this.
             let settled = link.settle()?;
-            self.wait(&settled, self.timeout)?;
+            self.wait(&settled, self.timeout + GRACE)?;
             let refused = link.is_refused(options);
             if let Some(issued) = link.take_issued(options)? {
                 return Ok(issued);
@@ -225,7 +229,7 @@ impl Client {
             Core::Local(local) => return local.get(reference),
             Core::Proxy(proxy) => self.link(proxy).and_then(|link| {
                 let waiting = link.get(std::slice::from_ref(reference), self.timeout)?;
-                match self.wait(&waiting, self.timeout)? {
+                match self.wait(&waiting, self.timeout + GRACE)? {
                     Reply::Got(_, payload) => Ok(payload),
                     other => Err(unexpected(other)),
                 }
@@ -234,11 +238,13 @@ impl Client {
         got.map_err(|error| error.put_at(reference.call_site()))
     }
 
-    /// Gets many payloads at once; they come in the order in which they are there, each with its place in `references`.
+    /// Gets many payloads; they come in the order in which they arrive, each with its place in `references`. Some are on their way at
+    /// the same time ([`GetMany::in_flight`]), and nothing is asked for while nobody takes what came.
     ///
-    /// The iterator waits. Dropping it gives up those that did not come yet.
-    pub fn get_many<'a>(&'a self, references: &'a [Reference]) -> GetMany<'a> {
-        GetMany { client: self, references, asked: 0, left: 0, waiting: None }
+    /// The iterator waits, for each payload at most the client's timeout. Dropping it gives up those that did not come yet.
+    #[must_use]
+    pub fn get_many(&self, references: &[Reference]) -> GetMany {
+        GetMany { client: self.clone(), many: Many::new(references) }
     }
 
     /// Frees a payload before its retrievals or its time are used up.
@@ -250,7 +256,7 @@ impl Client {
             Core::Local(local) => return local.release(reference),
             Core::Proxy(proxy) => self.link(proxy).and_then(|link| {
                 let waiting = link.release(reference)?;
-                match self.wait(&waiting, self.timeout)? {
+                match self.wait(&waiting, self.timeout + GRACE)? {
                     Reply::Ok => Ok(()),
                     other => Err(unexpected(other)),
                 }
@@ -267,7 +273,7 @@ impl Client {
         let Core::Proxy(proxy) = &self.core else { return Ok(()) };
         let link = self.link(proxy)?;
         let waiting = link.settle()?;
-        self.wait(&waiting, self.timeout)?;
+        self.wait(&waiting, self.timeout + GRACE)?;
         link.take_failure().map_or(Ok(()), Err)
     }
 
@@ -276,7 +282,7 @@ impl Client {
             return Ok(link);
         }
         let (link, waiting) = proxy.open()?;
-        match self.wait(&waiting, self.timeout)? {
+        match self.wait(&waiting, self.timeout + GRACE)? {
             Reply::Welcome => {}
             other => return Err(unexpected(other)),
         }
@@ -285,7 +291,7 @@ impl Client {
     }
 
     fn wait(&self, waiting: &Waiting, longest: Duration) -> Result<Reply> {
-        waiting.wait(now() + longest + GRACE, self.interrupted)
+        waiting.wait(now() + longest, self.interrupted)
     }
 }
 
@@ -307,70 +313,56 @@ pub(crate) fn unexpected(reply: Reply) -> Error {
 
 /// Payloads of [`Client::get_many`].
 #[derive(Debug)]
-pub struct GetMany<'a> {
-    client: &'a Client,
-    references: &'a [Reference],
-    /// References that were asked for.
-    asked: usize,
-    /// Of the last request.
-    left: usize,
-    /// The last request, and where its references start.
-    waiting: Option<(Waiting, usize)>,
+pub struct GetMany {
+    client: Client,
+    many: Many,
 }
 
-impl GetMany<'_> {
-    fn ask(&mut self, link: &Link) -> Result<()> {
-        let part = &self.references[self.asked..];
-        let part = &part[..part.len().min(GET_MAX)];
-        let waiting = link.get(part, self.client.timeout)?;
-        self.waiting = Some((waiting, self.asked));
-        self.left = part.len();
-        self.asked += part.len();
-        Ok(())
+impl GetMany {
+    /// Has at most so many payloads on their way at the same time; 64 unless set, one at least. Each takes its bytes of the
+    /// queue-proxy's budget in flight.
+    #[must_use]
+    pub fn in_flight(mut self, most: usize) -> Self {
+        self.many.limit(most);
+        self
     }
 
-    fn one(&mut self, proxy: &Proxy) -> Result<(usize, Result<Payload>)> {
-        if self.left == 0 {
-            let link = self.client.link(proxy)?;
-            self.ask(&link)?;
-        }
-        let Some((waiting, first)) = &self.waiting else {
-            return Err(Error::invalid("nothing was asked for"));
+    fn came(&mut self) -> Option<Came> {
+        let proxy = match &self.client.core {
+            Core::Local(local) => {
+                return self.many.following().map(|(place, reference)| (place, local.get(reference)));
+            }
+            Core::Proxy(proxy) => Arc::clone(proxy),
         };
-        let reply = self.client.wait(waiting, self.client.timeout)?;
-        self.left -= 1;
-        Ok(match reply {
-            Reply::Got(index, payload) => (first + index, Ok(payload)),
-            Reply::Refused(index, error) => (first + index, Err(error)),
-            other => return Err(unexpected(other)),
-        })
+        loop {
+            if let Some(failed) = self.many.next_failed() {
+                return Some(failed);
+            }
+            if let Some(due) = self.many.due() {
+                match self.many.link().map_or_else(|| self.client.link(&proxy), Ok) {
+                    Ok(link) => self.many.ask(&link, due, self.client.timeout, GRACE),
+                    Err(error) => self.many.ends(error),
+                }
+                continue;
+            }
+            let link = self.many.link()?;
+            match link.wait_for_many(&self.many, self.client.interrupted) {
+                Ok(answer) => {
+                    if let Some(came) = self.many.came(answer) {
+                        return Some(came);
+                    }
+                }
+                Err(error) if link.is_broken() => self.many.breaks(error),
+                Err(error) => self.many.ends(error),
+            }
+        }
     }
 }
 
-impl Iterator for GetMany<'_> {
+impl Iterator for GetMany {
     type Item = (usize, Result<Payload>);
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.left == 0 && self.asked == self.references.len() {
-            return None;
-        }
-        let (index, got) = match &self.client.core {
-            Core::Local(local) => {
-                let index = self.asked;
-                self.asked += 1;
-                (index, local.get(&self.references[index]))
-            }
-            Core::Proxy(proxy) => match self.one(&Arc::clone(proxy)) {
-                Ok(one) => one,
-                Err(error) => {
-                    // Nothing else will come.
-                    let index = self.asked.saturating_sub(self.left.max(1));
-                    (self.left, self.asked) = (0, self.references.len());
-                    (index, Err(error))
-                }
-            },
-        };
-        let call_site = self.references.get(index).and_then(Reference::call_site);
-        Some((index, got.map_err(|error| error.put_at(call_site))))
+        self.came().map(|came| self.many.named(came))
     }
 }

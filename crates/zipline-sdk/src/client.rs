@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use zipline_protocol::PayloadId;
-use zipline_protocol::sdk::GET_MAX;
+use zipline_protocol::limits::PUT_WAIT_DEFAULT;
 
-use crate::blocking::{GRACE, LOOK_EVERY, PATIENCE, not_issued, unexpected};
+use crate::blocking::{LOOK_EVERY, PATIENCE, not_issued, unexpected};
 use crate::buffer::Written;
 use crate::clock::now;
-use crate::core::{Core, Proxy};
+use crate::core::{Core, GRACE, Proxy, check_wait, longest};
 use crate::local::Local;
-use crate::proxy::{Ahead, Link, Reply, Waiting};
+use crate::options::PreIssued;
+use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, Waiting};
 use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result};
 
 /// Puts, gets and releases payloads. Clones share its connection.
@@ -91,10 +91,14 @@ impl Client {
             buffer.copy_from_slice(bytes);
             return self.put_written(buffer, options, call_site).await;
         }
-        if options.pre_issued {
-            let (id, text) = self.issued(&link, options).await?;
+        let issued = match options.pre_issued {
+            PreIssued::Never => None,
+            PreIssued::Ready => link.take_ready(options)?,
+            PreIssued::Always => Some(self.issued(&link, options).await?),
+        };
+        if let Some((id, text)) = issued {
             link.put_ahead(id, Ahead::Inline(bytes), call_site)?;
-            return Ok(Reference::made(text, call_site));
+            return Ok(Reference::made(text, call_site, None));
         }
         let waiting = link.put_inline(bytes, options)?;
         self.put_done(&waiting, options, call_site).await
@@ -106,15 +110,29 @@ impl Client {
     /// As of [`Self::put`].
     #[track_caller]
     pub fn create(&self, len: usize) -> impl Future<Output = Result<Buffer>> + Send + '_ {
+        self.create_within(len, PUT_WAIT_DEFAULT)
+    }
+
+    /// [`Self::create`], waiting at most `wait` (60 s) for memory in place of 5 s.
+    ///
+    /// # Errors
+    /// As of [`Self::put`].
+    #[track_caller]
+    pub fn create_within(
+        &self,
+        len: usize,
+        wait: Duration,
+    ) -> impl Future<Output = Result<Buffer>> + Send + '_ {
         let call_site = Location::caller();
         async move {
-            let proxy = match &self.core {
-                Core::Local(_) => return Ok(Buffer::of_process(len)),
-                Core::Proxy(proxy) => proxy,
-            };
             let created = async {
+                check_wait(wait)?;
+                let proxy = match &self.core {
+                    Core::Local(_) => return Ok(Buffer::of_process(len)),
+                    Core::Proxy(proxy) => proxy,
+                };
                 let link = self.link(proxy).await?;
-                self.buffer(&link, len, PutOptions::new().wait).await
+                self.buffer(&link, len, wait).await
             };
             created.await.map_err(|error| error.put_at(Some(call_site)))
         }
@@ -150,10 +168,10 @@ impl Client {
             (Core::Local(local), Some(Written::Process(bytes))) => local.put(bytes, options, call_site),
             // It goes the way of its segment, whichever connection is used by now.
             (Core::Proxy(_), Some(Written::Segment { link, id, bytes })) => {
-                if options.pre_issued {
+                if options.pre_issued == PreIssued::Always {
                     let (payload, text) = self.issued(&link, options).await?;
                     link.put_ahead(payload, Ahead::Segment(id, bytes), call_site)?;
-                    return Ok(Reference::made(text, call_site));
+                    return Ok(Reference::made(text, call_site, None));
                 }
                 let waiting = link.put_segment(id, bytes, options)?;
                 self.put_done(&waiting, options, call_site).await
@@ -168,8 +186,8 @@ impl Client {
         options: &PutOptions,
         call_site: &'static Location<'static>,
     ) -> Result<Reference> {
-        match self.wait(waiting, options.wait + self.timeout).await? {
-            Reply::Put(text) => Ok(Reference::made(text.into(), call_site)),
+        match self.wait(waiting, longest(options.wait, self.timeout)).await? {
+            Reply::Put(text, life) => Ok(Reference::made(text.into(), call_site, Some(life))),
             other => Err(unexpected(other)),
         }
     }
@@ -179,7 +197,7 @@ impl Client {
             Ok(free) => return Ok(Buffer::of_segment(Arc::clone(link), free, len)),
             Err(waiting) => waiting,
         };
-        let (give_way, deadline) = (now() + PATIENCE, now() + wait + self.timeout + GRACE);
+        let (give_way, deadline) = (now() + PATIENCE, now() + longest(wait, self.timeout));
         loop {
             match waiting.answer(LOOK_EVERY).await {
                 Ok(Reply::Segment(outgoing)) => {
@@ -202,7 +220,7 @@ impl Client {
         }
     }
 
-    async fn issued(&self, link: &Arc<Link>, options: &PutOptions) -> Result<(PayloadId, Arc<str>)> {
+    async fn issued(&self, link: &Arc<Link>, options: &PutOptions) -> Result<Issued> {
         if let Some(issued) = link.take_issued(options)? {
             return Ok(issued);
         }
@@ -210,7 +228,7 @@ impl Client {
         loop {
             // The issue that is on its way comes before the answer to this.
             let settled = link.settle()?;
-            self.wait(&settled, self.timeout).await?;
+            self.wait(&settled, self.timeout + GRACE).await?;
             let refused = link.is_refused(options);
             if let Some(issued) = link.take_issued(options)? {
                 return Ok(issued);
@@ -235,7 +253,7 @@ impl Client {
         let got = async {
             let link = self.link(proxy).await?;
             let waiting = link.get(std::slice::from_ref(reference), self.timeout)?;
-            match self.wait(&waiting, self.timeout).await? {
+            match self.wait(&waiting, self.timeout + GRACE).await? {
                 Reply::Got(_, payload) => Ok(payload),
                 other => Err(unexpected(other)),
             }
@@ -243,12 +261,13 @@ impl Client {
         got.await.map_err(|error| error.put_at(reference.call_site()))
     }
 
-    /// Gets many payloads at once; they come in the order in which they are there, each with its place in `references`.
+    /// Gets many payloads; they come in the order in which they arrive, each with its place in `references`. Some are on their way at
+    /// the same time ([`GetMany::in_flight`]), and nothing is asked for while nobody takes what came.
     ///
     /// Dropping what it gives gives up those that did not come yet.
     #[must_use]
-    pub fn get_many<'a>(&'a self, references: &'a [Reference]) -> GetMany<'a> {
-        GetMany { client: self, references, asked: 0, left: 0, waiting: None }
+    pub fn get_many(&self, references: &[Reference]) -> GetMany {
+        GetMany { client: self.clone(), many: Many::new(references) }
     }
 
     /// Frees a payload before its retrievals or its time are used up.
@@ -263,7 +282,7 @@ impl Client {
         let released = async {
             let link = self.link(proxy).await?;
             let waiting = link.release(reference)?;
-            match self.wait(&waiting, self.timeout).await? {
+            match self.wait(&waiting, self.timeout + GRACE).await? {
                 Reply::Ok => Ok(()),
                 other => Err(unexpected(other)),
             }
@@ -279,7 +298,7 @@ impl Client {
         let Core::Proxy(proxy) = &self.core else { return Ok(()) };
         let link = self.link(proxy).await?;
         let waiting = link.settle()?;
-        self.wait(&waiting, self.timeout).await?;
+        self.wait(&waiting, self.timeout + GRACE).await?;
         link.take_failure().map_or(Ok(()), Err)
     }
 
@@ -289,7 +308,7 @@ impl Client {
             return Ok(link);
         }
         let (link, waiting) = proxy.open()?;
-        match self.wait(&waiting, self.timeout).await? {
+        match self.wait(&waiting, self.timeout + GRACE).await? {
             Reply::Welcome => {}
             other => return Err(unexpected(other)),
         }
@@ -298,69 +317,67 @@ impl Client {
     }
 
     async fn wait(&self, waiting: &Waiting, longest: Duration) -> Result<Reply> {
-        waiting.answer(longest + GRACE).await
+        waiting.answer(longest).await
     }
 }
 
 /// Payloads of [`Client::get_many`].
 #[derive(Debug)]
-pub struct GetMany<'a> {
-    client: &'a Client,
-    references: &'a [Reference],
-    /// References that were asked for.
-    asked: usize,
-    /// Of the last request, those that did not come yet.
-    left: usize,
-    /// The last request, and where its references start.
-    waiting: Option<(Waiting, usize)>,
+pub struct GetMany {
+    client: Client,
+    many: Many,
 }
 
-impl GetMany<'_> {
-    /// The next payload and its place in the references; `None` when all have come.
+impl GetMany {
+    /// Has at most so many payloads on their way at the same time; 64 unless set, one at least. Each takes its bytes of the
+    /// queue-proxy's budget in flight.
+    #[must_use]
+    pub fn in_flight(mut self, most: usize) -> Self {
+        self.many.limit(most);
+        self
+    }
+
+    /// The next payload and its place in the references; `None` when all have come. Waits at most the client's timeout.
     ///
     /// # Cancel safety
     /// Yes: a payload is taken only when the future is ready.
     pub async fn next(&mut self) -> Option<(usize, Result<Payload>)> {
-        if self.left == 0 && self.asked == self.references.len() {
-            return None;
-        }
-        let (index, got) = match &self.client.core {
-            Core::Local(local) => {
-                let index = self.asked;
-                self.asked += 1;
-                (index, local.get(&self.references[index]))
-            }
-            Core::Proxy(proxy) => match self.one(&Arc::clone(proxy)).await {
-                Ok(one) => one,
-                Err(error) => {
-                    // Nothing else will come.
-                    let index = self.asked.saturating_sub(self.left.max(1));
-                    (self.left, self.asked) = (0, self.references.len());
-                    (index, Err(error))
-                }
-            },
-        };
-        let call_site = self.references.get(index).and_then(Reference::call_site);
-        Some((index, got.map_err(|error| error.put_at(call_site))))
+        let came = self.came().await?;
+        Some(self.many.named(came))
     }
 
-    async fn one(&mut self, proxy: &Proxy) -> Result<(usize, Result<Payload>)> {
-        if self.left == 0 {
-            let link = self.client.link(proxy).await?;
-            let part = &self.references[self.asked..];
-            let part = &part[..part.len().min(GET_MAX)];
-            self.waiting = Some((link.get(part, self.client.timeout)?, self.asked));
-            (self.left, self.asked) = (part.len(), self.asked + part.len());
-        }
-        let Some((waiting, first)) = &self.waiting else {
-            return Err(Error::invalid("nothing was asked for"));
+    async fn came(&mut self) -> Option<Came> {
+        let proxy = match &self.client.core {
+            Core::Local(local) => {
+                return self.many.following().map(|(place, reference)| (place, local.get(reference)));
+            }
+            Core::Proxy(proxy) => Arc::clone(proxy),
         };
-        let reply = self.client.wait(waiting, self.client.timeout).await?;
-        self.left -= 1;
-        Ok(match reply {
-            Reply::Got(index, payload) => (first + index, Ok(payload)),
-            Reply::Refused(index, error) => (first + index, Err(error)),
-            other => return Err(unexpected(other)),
-        })
+        loop {
+            if let Some(failed) = self.many.next_failed() {
+                return Some(failed);
+            }
+            if let Some(due) = self.many.due() {
+                let link = match self.many.link() {
+                    Some(link) => Ok(link),
+                    None => self.client.link(&proxy).await,
+                };
+                match link {
+                    Ok(link) => self.many.ask(&link, due, self.client.timeout, GRACE),
+                    Err(error) => self.many.ends(error),
+                }
+                continue;
+            }
+            let link = self.many.link()?;
+            match link.answer_for_many(&self.many).await {
+                Ok(answer) => {
+                    if let Some(came) = self.many.came(answer) {
+                        return Some(came);
+                    }
+                }
+                Err(error) if link.is_broken() => self.many.breaks(error),
+                Err(error) => self.many.ends(error),
+            }
+        }
     }
 }

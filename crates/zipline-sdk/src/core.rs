@@ -1,13 +1,32 @@
 //! What both clients share: the way to the queue-proxy.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use zipline_protocol::limits::PUT_WAIT_MAX;
 
 use crate::local::Local;
 use crate::options::SocketAddress;
 use crate::proxy::{Link, Waiting};
 use crate::{Error, Options, Result};
+
+/// The queue-proxy keeps the time of what it is asked; beyond it a client waits this long for the answer.
+pub(crate) const GRACE: Duration = Duration::from_secs(2);
+
+/// How long the answer to what waits for memory is waited for: the queue-proxy's own word should come first, but within the timeout.
+pub(crate) fn longest(wait: Duration, timeout: Duration) -> Duration {
+    if wait < timeout { timeout + GRACE } else { timeout }
+}
+
+/// Refuses a wait for memory that the queue-proxy would cut.
+pub(crate) fn check_wait(wait: Duration) -> Result<()> {
+    if wait > PUT_WAIT_MAX {
+        let what = format_args!("wait is {wait:?}, at most {PUT_WAIT_MAX:?} are allowed");
+        return Err(Error::invalid(what));
+    }
+    Ok(())
+}
 
 /// Who holds the payloads.
 #[derive(Clone, Debug)]

@@ -39,6 +39,13 @@ impl Error {
         error
     }
 
+    /// The same error, about something else.
+    pub(crate) fn again(&self) -> Self {
+        let mut error = Self::new(self.0.code, &self.0.message);
+        error.0.interrupted = self.0.interrupted;
+        error
+    }
+
     pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.0.source = Some(Box::new(source));
         self

@@ -45,7 +45,7 @@ pub use client::{Client, GetMany};
 pub use error::{Error, ErrorCode, Result};
 pub use options::{Options, PutOptions, Retrievals};
 pub use payload::{Payload, Source};
-pub use reference::Reference;
+pub use reference::{BoundedBy, Reference};
 
 /// The examples of the guide are run with the tests.
 #[cfg(all(doctest, feature = "tokio"))]

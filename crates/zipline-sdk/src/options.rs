@@ -1,14 +1,17 @@
 //! How a client connects, and how a payload is to be kept.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::net::SocketAddrUnix;
 pub use zipline_protocol::Retrievals;
 use zipline_protocol::limits;
 
+use crate::core::check_wait;
 use crate::{Error, Result};
 
 /// Longest wait of an operation whose client was not told otherwise.
@@ -38,6 +41,14 @@ impl SocketAddress {
             Some(name) => Self::Abstract(name.as_bytes().to_vec()),
             None => Self::File(text.into()),
         }
+    }
+
+    /// As the kernel takes it.
+    pub(crate) fn to_unix(&self) -> io::Result<SocketAddrUnix> {
+        Ok(match self {
+            Self::File(path) => SocketAddrUnix::new(path)?,
+            Self::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
+        })
     }
 }
 
@@ -150,7 +161,16 @@ pub struct PutOptions {
     pub(crate) linger: Duration,
     pub(crate) wait: Duration,
     pub(crate) content_type: Option<Arc<str>>,
-    pub(crate) pre_issued: bool,
+    pub(crate) pre_issued: PreIssued,
+}
+
+/// Which puts take a reference that was issued in advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PreIssued {
+    Never,
+    /// Those that travel in a message, where one is at hand.
+    Ready,
+    Always,
 }
 
 impl PutOptions {
@@ -163,7 +183,7 @@ impl PutOptions {
             linger: Duration::ZERO,
             wait: limits::PUT_WAIT_DEFAULT,
             content_type: None,
-            pre_issued: false,
+            pre_issued: PreIssued::Never,
         }
     }
 
@@ -206,7 +226,15 @@ impl PutOptions {
     /// after all, a get of it says so, and so does the client's `settle`.
     #[must_use]
     pub fn pre_issued(mut self, pre_issued: bool) -> Self {
-        self.pre_issued = pre_issued;
+        self.pre_issued = if pre_issued { PreIssued::Always } else { PreIssued::Never };
+        self
+    }
+
+    /// The same for payloads of at most 64 KiB, whenever such a reference is at hand; otherwise the put waits for its answer. The
+    /// first puts of a kind wait, and so do all after one that failed, until one was taken.
+    #[must_use]
+    pub fn pre_issued_if_ready(mut self) -> Self {
+        self.pre_issued = PreIssued::Ready;
         self
     }
 
@@ -223,14 +251,10 @@ impl PutOptions {
         if self.ttl.is_zero() {
             return Err(Error::invalid("ttl must be more than 0"));
         }
-        for (name, value, most) in
-            [("linger", self.linger, limits::LINGER_MAX), ("wait", self.wait, limits::PUT_WAIT_MAX)]
-        {
-            if value > most {
-                return Err(Error::invalid(format_args!(
-                    "{name} is {value:?}, at most {most:?} are allowed"
-                )));
-            }
+        check_wait(self.wait)?;
+        if self.linger > limits::LINGER_MAX {
+            let (linger, most) = (self.linger, limits::LINGER_MAX);
+            return Err(Error::invalid(format_args!("linger is {linger:?}, at most {most:?} are allowed")));
         }
         match self.content_type.as_deref().map(str::len) {
             Some(length) if length > limits::CONTENT_TYPE_MAX => Err(Error::invalid(format_args!(

@@ -5,9 +5,11 @@ use std::hash::{Hash, Hasher};
 use std::panic::Location;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zipline_protocol::ReferenceText;
+pub use zipline_protocol::sdk::BoundedBy;
 
 use crate::{Error, ErrorCode};
 
@@ -18,11 +20,20 @@ use crate::{Error, ErrorCode};
 pub struct Reference {
     text: Arc<str>,
     call_site: Option<&'static Location<'static>>,
+    life: Option<Life>,
+}
+
+/// How long a payload lives from its put on, as its holder said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Life {
+    pub(crate) ttl: Duration,
+    pub(crate) bounded_by: BoundedBy,
 }
 
 impl Reference {
-    pub(crate) fn made(text: Arc<str>, call_site: &'static Location<'static>) -> Self {
-        Self { text, call_site: Some(call_site) }
+    /// `life`: `None` for a put whose answer was not waited for.
+    pub(crate) fn made(text: Arc<str>, call_site: &'static Location<'static>, life: Option<Life>) -> Self {
+        Self { text, call_site: Some(call_site), life }
     }
 
     /// The text.
@@ -35,6 +46,19 @@ impl Reference {
     #[must_use]
     pub fn call_site(&self) -> Option<&'static Location<'static>> {
         self.call_site
+    }
+
+    /// How long the payload lives from its put on, unless its retrievals are used up before. Known to the process that put it, if it
+    /// waited for the answer (not with [`crate::PutOptions::pre_issued`]).
+    #[must_use]
+    pub fn ttl(&self) -> Option<Duration> {
+        self.life.map(|life| life.ttl)
+    }
+
+    /// What bounds [`Self::ttl`].
+    #[must_use]
+    pub fn bounded_by(&self) -> Option<BoundedBy> {
+        self.life.map(|life| life.bounded_by)
     }
 }
 
@@ -57,7 +81,7 @@ impl FromStr for Reference {
     /// `reference-invalid` for what cannot be a reference at all; whether it names a payload shows when it is got.
     fn from_str(text: &str) -> Result<Self, Error> {
         match ReferenceText::parse(text) {
-            Ok(_) => Ok(Self { text: text.into(), call_site: None }),
+            Ok(_) => Ok(Self { text: text.into(), call_site: None, life: None }),
             Err(error) => Err(Error::new(
                 ErrorCode::ReferenceInvalid,
                 format_args!("this is no reference: {error}; pass it on exactly as the put gave it"),

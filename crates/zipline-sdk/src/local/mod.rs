@@ -8,9 +8,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
+use zipline_protocol::limits::TTL_MAX;
 
 use crate::clock::now;
-use crate::{ErrorCode, Payload, PutOptions, Reference, Result, Source};
+use crate::reference::Life;
+use crate::{BoundedBy, ErrorCode, Payload, PutOptions, Reference, Result, Source};
 use ledger::{Held, Ledger};
 
 /// Bytes one local client holds at most, as a queue-proxy on a small machine would.
@@ -54,7 +56,7 @@ impl Local {
                     self.shared.freed.wait_for(&mut ledger, until.saturating_sub(now));
                 }
                 Err(error) => return Err(error.put_at(Some(call_site))),
-                Ok(()) => return Ok(Reference::made(text.as_str().into(), call_site)),
+                Ok(()) => return Ok(Reference::made(text.as_str().into(), call_site, Some(life(options)))),
             }
         }
     }
@@ -72,6 +74,12 @@ impl Local {
         self.shared.freed.notify_all();
         released.map_err(|error| error.put_at(reference.call_site()))
     }
+}
+
+fn life(options: &PutOptions) -> Life {
+    let ttl = options.ttl.min(TTL_MAX);
+    let bounded_by = if ttl == options.ttl { BoundedBy::Requested } else { BoundedBy::Maximum };
+    Life { ttl, bounded_by }
 }
 
 /// A text that looks like a reference and was never given before.

@@ -18,11 +18,12 @@ use super::input::Input;
 use super::mappings;
 use super::segments::Outgoing;
 use super::socket::Socket;
-use super::state::{Reply, Slot, State};
+use super::state::{Issued, Reply, Slot, State};
 use super::tend;
 use super::wait::Waiting;
 use crate::clock::now;
 use crate::options::SocketAddress;
+use crate::reference::Life;
 use crate::{Error, ErrorCode, Payload, PutOptions, Reference, Result, Source};
 
 /// References that are asked for at once.
@@ -61,6 +62,8 @@ struct Garbage {
     bytes: Vec<SegmentBytes>,
     mappings: Vec<Mapping>,
     forgotten: (Vec<u32>, Vec<u32>),
+    /// References that came too late, and the requests by which they are released.
+    orphans: Vec<(u32, String)>,
 }
 
 /// Says the handle done when nobody reads its bytes any more: the bytes go first.
@@ -114,7 +117,7 @@ impl Link {
         }
         let mut frame = PREFACE.to_vec();
         Request::Hello { version: VERSION, token }.write(&mut frame);
-        link.state.lock().slots.insert(0, Slot::default());
+        link.state.lock().slots.insert(0, Slot::of(1));
         link.send(&frame, &[])?;
         let waiting = Waiting::new(Arc::clone(&link), 0, false);
         Ok((link, waiting))
@@ -130,12 +133,23 @@ impl Link {
     }
 
     /// Sends a request whose answer is waited for.
-    fn ask(&self, cancels: bool, write: impl FnOnce(u32, &mut Vec<u8>), bytes: &[u8]) -> Result<Waiting> {
+    fn ask(&self, write: impl FnOnce(u32, &mut Vec<u8>), bytes: &[u8]) -> Result<Waiting> {
+        self.ask_for(1, false, write, bytes)
+    }
+
+    /// Sends a request whose answers are waited for, which may be cancelled.
+    fn ask_for(
+        &self,
+        answers: usize,
+        cancels: bool,
+        write: impl FnOnce(u32, &mut Vec<u8>),
+        bytes: &[u8],
+    ) -> Result<Waiting> {
         let request = {
             let mut state = self.state.lock();
             state.check()?;
             let request = state.next_request();
-            state.slots.insert(request, Slot::default());
+            state.slots.insert(request, Slot::of(answers));
             request
         };
         let waiting = Waiting::new(self.strong(), request, cancels);
@@ -166,7 +180,7 @@ impl Link {
             }
         }
         let bytes = len.max(1) as u64;
-        self.ask(false, |request, out| Request::Grant { request, bytes, wait }.write(out), &[]).map(Err)
+        self.ask(|request, out| Request::Grant { request, bytes, wait }.write(out), &[]).map(Err)
     }
 
     /// A free segment that is large enough.
@@ -189,7 +203,7 @@ impl Link {
     /// Puts bytes in their frame.
     pub(crate) fn put_inline(&self, bytes: &[u8], options: &PutOptions) -> Result<Waiting> {
         let put = Put::Answered(terms(options));
-        self.ask(false, |request, out| Request::write_inline_put(request, &put, bytes.len(), out), bytes)
+        self.ask(|request, out| Request::write_inline_put(request, &put, bytes.len(), out), bytes)
     }
 
     /// Puts what lies in a segment.
@@ -203,7 +217,7 @@ impl Link {
         let place = self.putting(segment, bytes);
         let write =
             |request, out: &mut _| Request::Put { request, put, bytes: PutBytes::Segment(place) }.write(out);
-        self.ask(false, write, &[])
+        self.ask(write, &[])
     }
 
     fn putting(&self, segment: u32, bytes: SegmentBytes) -> Place {
@@ -213,8 +227,21 @@ impl Link {
     }
 
     /// A reference in advance; more are asked for when they run low. `None`: one has to be waited for.
-    pub(crate) fn take_issued(&self, options: &PutOptions) -> Result<Option<(PayloadId, Arc<str>)>> {
-        let (taken, ask) = self.state.lock().take_issued(options, ISSUE_LOW);
+    pub(crate) fn take_issued(&self, options: &PutOptions) -> Result<Option<Issued>> {
+        let (taken, ask) = self.state.lock().take_issued(options, ISSUE_LOW, now());
+        if ask {
+            self.issue(options)?;
+        }
+        Ok(taken)
+    }
+
+    /// A reference in advance if one is at hand, for a put that does as well without.
+    pub(crate) fn take_ready(&self, options: &PutOptions) -> Result<Option<Issued>> {
+        // Whoever puts without answers has not heard yet what was issued, and what failed.
+        if !self.tasks {
+            self.read_if_idle();
+        }
+        let (taken, ask) = self.state.lock().take_ready(options, ISSUE_LOW, now());
         if ask {
             self.issue(options)?;
         }
@@ -268,18 +295,19 @@ impl Link {
 
     /// Gets at most [`zipline_protocol::sdk::GET_MAX`] payloads.
     pub(crate) fn get(&self, references: &[Reference], timeout: Duration) -> Result<Waiting> {
+        let answers = references.len();
         let references = references.iter().map(Reference::as_str).collect();
         let get = Get { mapped: true, timeout, references };
-        self.ask(true, |request, out| Request::Get { request, get }.write(out), &[])
+        self.ask_for(answers, true, |request, out| Request::Get { request, get }.write(out), &[])
     }
 
     pub(crate) fn release(&self, reference: &Reference) -> Result<Waiting> {
         let reference = reference.as_str();
-        self.ask(false, |request, out| Request::Release { request, reference }.write(out), &[])
+        self.ask(|request, out| Request::Release { request, reference }.write(out), &[])
     }
 
     pub(crate) fn settle(&self) -> Result<Waiting> {
-        self.ask(false, |request, out| Request::Settle { request }.write(out), &[])
+        self.ask(|request, out| Request::Settle { request }.write(out), &[])
     }
 
     pub(crate) fn take_failure(&self) -> Option<Error> {
@@ -288,10 +316,18 @@ impl Link {
 
     /// Nobody waits for it any more.
     pub(super) fn given_up(&self, request: u32, cancels: bool) {
-        let slot = self.state.lock().slots.remove(&request);
+        let (slot, open) = {
+            let mut state = self.state.lock();
+            let slot = state.slots.remove(&request);
+            let open = slot.as_ref().is_some_and(Slot::is_open) && state.broken.is_none();
+            if open {
+                state.unheard(request);
+            }
+            (slot, open)
+        };
         // Payloads in it take the lock when they go.
-        let asked = slot.is_some_and(|slot| slot.replies.is_empty());
-        if cancels && asked && !self.is_broken() {
+        drop(slot);
+        if cancels && open {
             let mut frame = Vec::with_capacity(16);
             Request::Cancel { request }.write(&mut frame);
             self.say(&frame);
@@ -463,11 +499,16 @@ impl Link {
     }
 
     fn clear(&self, garbage: Garbage) {
-        let Garbage { bytes, mappings, forgotten: (segments, shown) } = garbage;
+        let Garbage { bytes, mappings, forgotten: (segments, shown), orphans } = garbage;
         drop(bytes);
         drop(mappings);
         if !segments.is_empty() || !shown.is_empty() {
             self.forgot(segments, shown);
+        }
+        for (request, reference) in orphans {
+            let mut frame = Vec::with_capacity(reference.len() + 16);
+            Request::Release { request, reference: &reference }.write(&mut frame);
+            self.say(&frame);
         }
     }
 
@@ -506,10 +547,13 @@ impl Link {
                 let outgoing = state.segments.granted(segment, mapping, Weak::clone(&self.this));
                 (request, Reply::Segment(outgoing))
             }
-            Answer::PutDone { request, reference, .. } => (request, Reply::Put(reference.to_owned())),
+            Answer::PutDone { request, ttl, bounded_by, reference } => {
+                state.taken();
+                (request, Reply::Put(reference.to_owned(), Life { ttl, bounded_by }))
+            }
             Answer::Issued { request, issued } => {
                 let references = issued.iter().map(|issued| (issued.payload, Arc::from(issued.reference)));
-                state.issued(request, references);
+                state.issued(request, references, now());
                 (request, Reply::Issued)
             }
             Answer::Got { request, index, got } => {
@@ -586,6 +630,12 @@ impl Link {
         match state.answer(request, reply) {
             // Its buffer is free for the next put.
             Err(Reply::Segment(outgoing)) => garbage.bytes.push(outgoing.memory.freeze()),
+            // Its put was given up, so nobody can name it.
+            Err(Reply::Put(reference, _)) => {
+                let release = state.next_request();
+                state.unheard(release);
+                garbage.orphans.push((release, reference));
+            }
             Err(Reply::Refused(_, error)) => state.failed(request, error),
             Ok(()) | Err(_) => {}
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 use zipline_segment::passing;
 
 use crate::options::SocketAddress;
@@ -26,11 +26,7 @@ impl Socket {
     pub(super) fn connect(address: &SocketAddress) -> io::Result<Self> {
         let socket =
             rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        let address = match address {
-            SocketAddress::File(path) => SocketAddrUnix::new(path)?,
-            SocketAddress::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
-        };
-        rustix::net::connect(&socket, &address)?;
+        rustix::net::connect(&socket, &address.to_unix()?)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(TICK))?;
         set_socket_timeout(&socket, Timeout::Send, Some(TICK))?;
         Ok(Self { fd: socket, blocks: AtomicBool::new(true) })

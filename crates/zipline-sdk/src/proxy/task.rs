@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use tokio::io::Interest;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::link::Link;
-use super::state::Reply;
+use super::state::{Reply, State};
 use super::wait::{Waiting, timed_out};
 use crate::Result;
 
@@ -85,13 +85,31 @@ impl Waiting {
     /// # Cancel safety
     /// Yes: an answer is taken only when the future is ready.
     pub(crate) async fn answer(&self, longest: Duration) -> Result<Reply> {
+        let take = |state: &mut State, waker: &Waker| {
+            let taken = state.take(self.request);
+            if taken.is_none() {
+                state.wakes(self.request, waker);
+            }
+            taken
+        };
+        self.link.answer_for(longest, take).await
+    }
+}
+
+impl Link {
+    /// Waits in a task until `take` finds what it wants; until then it has its waker woken. At most `longest`.
+    ///
+    /// # Cancel safety
+    /// Yes: something is taken only when the future is ready.
+    pub(super) async fn answer_for<T>(
+        &self,
+        longest: Duration,
+        mut take: impl FnMut(&mut State, &Waker) -> Option<T>,
+    ) -> Result<T> {
         let answered = poll_fn(|cx| {
-            let mut state = self.link.state.lock();
-            if let Some(slot) = state.slots.get_mut(&self.request) {
-                if let Some(reply) = slot.replies.pop_front() {
-                    return Poll::Ready(Ok(reply));
-                }
-                slot.waker = Some(cx.waker().clone());
+            let mut state = self.state.lock();
+            if let Some(taken) = take(&mut state, cx.waker()) {
+                return Poll::Ready(Ok(taken));
             }
             match state.check() {
                 Ok(()) => Poll::Pending,
@@ -100,9 +118,7 @@ impl Waiting {
         });
         timeout(longest, answered).await.unwrap_or_else(|_elapsed| Err(timed_out()))
     }
-}
 
-impl Link {
     /// Waits until the socket has taken most of what was sent before.
     pub(crate) async fn sendable(&self) {
         loop {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::link::Link;
 use super::socket::TICK;
-use super::state::Reply;
+use super::state::{Reply, State};
 use crate::clock::now;
 use crate::{Error, ErrorCode, Result};
 
@@ -28,44 +28,7 @@ impl Waiting {
 
     /// Waits in this thread for the next answer, at most until `deadline`.
     pub(crate) fn wait(&self, deadline: Duration, interrupted: Option<fn() -> bool>) -> Result<Reply> {
-        let link = &self.link;
-        loop {
-            let mut state = link.state.lock();
-            if let Some(reply) = state.slots.get_mut(&self.request).and_then(|slot| slot.replies.pop_front())
-            {
-                return Ok(reply);
-            }
-            state.check()?;
-            if now() >= deadline {
-                return Err(timed_out());
-            }
-            if state.leader {
-                state.followers += 1;
-                link.answered.wait_for(&mut state, TICK);
-                state.followers -= 1;
-                drop(state);
-            } else {
-                state.leader = true;
-                drop(state);
-                let led = link.read();
-                let mut state = link.state.lock();
-                state.leader = false;
-                let followed = state.followers > 0;
-                drop(state);
-                if followed {
-                    // One of them leads from here, if this thread does not come back.
-                    link.answered.notify_all();
-                }
-                match led {
-                    Ok(true) => continue,
-                    Ok(false) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            if interrupted.is_some_and(|asked| asked()) {
-                return Err(Error::interrupted("waiting for the queue-proxy"));
-            }
-        }
+        self.link.wait_for(deadline, interrupted, |state| state.take(self.request))
     }
 }
 
@@ -83,6 +46,51 @@ pub(super) fn timed_out() -> Error {
 }
 
 impl Link {
+    /// Waits in this thread until `take` finds what it wants, at most until `deadline`.
+    pub(super) fn wait_for<T>(
+        &self,
+        deadline: Duration,
+        interrupted: Option<fn() -> bool>,
+        mut take: impl FnMut(&mut State) -> Option<T>,
+    ) -> Result<T> {
+        loop {
+            let mut state = self.state.lock();
+            if let Some(taken) = take(&mut state) {
+                return Ok(taken);
+            }
+            state.check()?;
+            if now() >= deadline {
+                return Err(timed_out());
+            }
+            if state.leader {
+                state.followers += 1;
+                self.answered.wait_for(&mut state, TICK);
+                state.followers -= 1;
+                drop(state);
+            } else {
+                state.leader = true;
+                drop(state);
+                let led = self.read();
+                let mut state = self.state.lock();
+                state.leader = false;
+                let followed = state.followers > 0;
+                drop(state);
+                if followed {
+                    // One of them leads from here, if this thread does not come back.
+                    self.answered.notify_all();
+                }
+                match led {
+                    Ok(true) => continue,
+                    Ok(false) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if interrupted.is_some_and(|asked| asked()) {
+                return Err(Error::interrupted("waiting for the queue-proxy"));
+            }
+        }
+    }
+
     /// Reads once and hands out what came; `false` if nothing did.
     pub(super) fn read(&self) -> Result<bool> {
         let mut input = self.input.lock();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use zipline_protocol::sdk;
 use zipline_sdk::blocking::Client;
-use zipline_sdk::{ErrorCode, Options, PutOptions, Reference, Retrievals, Source};
+use zipline_sdk::{BoundedBy, ErrorCode, Options, PutOptions, Reference, Retrievals, Source};
 use zipline_testkit::client::Protocol;
 use zipline_testkit::pattern;
 use zipline_testkit::queue_proxy::QueueProxy;
@@ -232,6 +232,138 @@ async fn many_are_got_at_once() -> Result<()> {
         Ok(())
     })
     .await?;
+    pair.hold_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_get_many_and_as_many_at_a_time_as_they_like() -> Result<()> {
+    let pair = Pair::start().await?;
+    let (sender, receiver) = clients(&pair);
+    let (sender, receiver) =
+        (zipline_sdk::Client::connect(sender).await?, zipline_sdk::Client::connect(receiver).await?);
+    for in_flight in [1, 3, 64, 1_000] {
+        let mut references = Vec::new();
+        for seed in 0..150 {
+            let length = if seed % 10 == 0 { 300_000 } else { 2_000 };
+            references.push(sender.put(pattern::bytes(seed, 0, length), &PutOptions::new()).await?);
+        }
+        sender.release(&references[17]).await?;
+        let mut got = receiver.get_many(&references).in_flight(in_flight);
+        let mut seen = vec![false; references.len()];
+        while let Some((index, payload)) = got.next().await {
+            ensure!(!std::mem::replace(&mut seen[index], true), "{index} came twice");
+            if index == 17 {
+                refused(payload, ErrorCode::PayloadLost)?;
+                continue;
+            }
+            let payload = payload?;
+            let expected = pattern::bytes(index as u64, 0, payload.len());
+            ensure!(payload[..] == expected[..], "{index} has other bytes");
+        }
+        ensure!(seen.iter().all(|seen| *seen), "some never came with {in_flight} at a time");
+    }
+    drop((sender, receiver));
+    pair.hold_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_says_how_long_its_payload_lives() -> Result<()> {
+    let pair = Pair::start().await?;
+    let (sender, _) = clients(&pair);
+    blocking(move || {
+        for client in [Client::connect(sender)?, Client::local()] {
+            let lives = |options: PutOptions| -> Result<_> {
+                let reference = client.put(b"x", &options)?;
+                client.release(&reference)?;
+                Ok((reference.ttl(), reference.bounded_by()))
+            };
+            let (brief, long) = (Duration::from_secs(7), Duration::from_secs(7_200));
+            let plain = PutOptions::new();
+            ensure!(lives(plain.clone().ttl(brief))? == (Some(brief), Some(BoundedBy::Requested)));
+            ensure!(lives(plain.ttl(long))? == (Some(long / 2), Some(BoundedBy::Maximum)));
+            let text: Reference = client.put(b"x", &PutOptions::new())?.to_string().parse()?;
+            client.release(&text)?;
+            ensure!(text.ttl().is_none() && text.bounded_by().is_none());
+        }
+        Ok(())
+    })
+    .await?;
+    pair.hold_nothing().await
+}
+
+/// Whichever comes first bounds a put: the wait for memory or the client's timeout; and nothing stays of one that was given up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waits_for_memory_end_as_they_were_told_to() -> Result<()> {
+    let pair = Pair::start_with(|config| config.sender.budget_bytes = 8 << 20).await?;
+    let (sender, _) = clients(&pair);
+    let options = sender.clone();
+    blocking(move || {
+        let client = Client::connect(options)?;
+        let full = client.put(vec![1; 7 << 20], &PutOptions::new())?;
+        refused(client.create_within(2 << 20, Duration::from_millis(1)), ErrorCode::BufferFull)?;
+        refused(client.create_within(1, Duration::from_secs(61)), ErrorCode::RequestInvalid)?;
+        let patient = PutOptions::new().wait(Duration::from_secs(60));
+        let brief = client.with_timeout(Duration::from_millis(50));
+        refused(brief.create_within(2 << 20, Duration::from_secs(60)), ErrorCode::DeadlineExceeded)?;
+        refused(brief.put(vec![1; 2 << 20], &patient), ErrorCode::DeadlineExceeded)?;
+        client.release(&full)?;
+        Ok(())
+    })
+    .await?;
+    pair.hold_nothing().await?;
+    let client = zipline_sdk::Client::connect(sender).await?;
+    let full = client.put(vec![1; 7 << 20], &PutOptions::new()).await?;
+    refused(client.create_within(2 << 20, Duration::from_millis(1)).await, ErrorCode::BufferFull)?;
+    let brief = client.with_timeout(Duration::from_millis(50));
+    let created = brief.create_within(2 << 20, Duration::from_secs(60)).await;
+    refused(created, ErrorCode::DeadlineExceeded)?;
+    client.release(&full).await?;
+    drop(client);
+    pair.hold_nothing().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn small_puts_of_a_kind_that_comes_again_take_references_in_advance() -> Result<()> {
+    let pair = Pair::start().await?;
+    let (sender, receiver) = clients(&pair);
+    let (asynchronous, got_by) = (sender.clone(), receiver.clone());
+    blocking(move || {
+        let (sender, receiver) = (Client::connect(sender)?, Client::connect(receiver)?);
+        let options = PutOptions::new().pre_issued_if_ready();
+        let mut ahead = 0;
+        for seed in 0..100 {
+            let bytes = pattern::bytes(seed, 0, 600);
+            let reference = sender.put(&bytes, &options)?;
+            ahead += usize::from(reference.ttl().is_none());
+            if seed % 3 == 0 {
+                // Nothing is waited for in between.
+                sender.release(&reference)?;
+                refused(receiver.get(&reference), ErrorCode::PayloadLost)?;
+            } else {
+                ensure!(receiver.get(&reference)?[..] == bytes[..], "{seed}: other bytes");
+            }
+        }
+        ensure!(ahead > 50, "only {ahead} of 100 took one");
+        let large = sender.put(vec![1; 100_000], &options)?;
+        ensure!(large.ttl().is_some(), "a large payload's length is to be known");
+        sender.release(&large)?;
+        sender.settle()?;
+        Ok(())
+    })
+    .await?;
+    pair.hold_nothing().await?;
+    let (sender, receiver) =
+        (zipline_sdk::Client::connect(asynchronous).await?, zipline_sdk::Client::connect(got_by).await?);
+    let options = PutOptions::new().pre_issued_if_ready();
+    let mut ahead = 0;
+    for seed in 0..100 {
+        let bytes = pattern::bytes(seed, 0, 600);
+        let reference = sender.put(&bytes, &options).await?;
+        ahead += usize::from(reference.ttl().is_none());
+        ensure!(receiver.get(&reference).await?[..] == bytes[..], "{seed}: other bytes");
+    }
+    ensure!(ahead > 50, "only {ahead} of 100 took one");
+    drop((sender, receiver));
     pair.hold_nothing().await
 }
 

@@ -5,11 +5,13 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
+from fake_socket import FakeSocket
 
-from zipline_sdk import Client, LocalPlatform
+from zipline_sdk import Client, LocalPlatform, TransportWarning
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -112,7 +114,9 @@ class FakeProxy:
                 going = self.answer(link, file, head.decode())
 
     def client(self, make=Client, **others):
-        return make(socket=self.path, token="t" * 32, **others)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", TransportWarning)
+            return make(socket=self.path, token="t" * 32, **others)
 
     def close(self):
         with contextlib.suppress(OSError):
@@ -128,6 +132,17 @@ def fake(tmp_path):
 
         def make(answer):
             return stack.enter_context(contextlib.closing(FakeProxy(tmp_path / "proxy.sock", answer)))
+
+        yield make
+
+
+@pytest.fixture
+def fake_socket(tmp_path):
+    """Makes a `FakeSocket` of an answer."""
+    with contextlib.ExitStack() as stack:
+
+        def make(answer):
+            return stack.enter_context(contextlib.closing(FakeSocket(tmp_path / "proxy.sock", answer)))
 
         yield make
 

@@ -1,12 +1,15 @@
 """The native way to a queue-proxy, here without one: memory that both sides map, and errors as they come from Rust."""
 
 import gc
+import socket
+import threading
 import weakref
 
 import numpy
 import pytest
+from conftest import respond
 
-import zipline_sdk
+import zipline_sdk.aio
 from zipline_sdk import Client, _native
 from zipline_sdk._http import Address
 from zipline_sdk._socket import SocketConnection
@@ -85,11 +88,43 @@ def test_many(client):
         list(client.get_many(references))
 
 
-def test_an_older_queue_proxy_is_asked_over_http(fake):
-    from conftest import respond
+def over_http(link, file, head):
+    return respond(link, 200, b"over http")
 
-    def answer(link, file, head):
-        return respond(link, 200, b"over http")
 
-    with fake(answer).client() as client:
-        assert bytes(client.get("zl1.abc")) == b"over http"
+@pytest.mark.parametrize("make", [Client, zipline_sdk.aio.Client])
+def test_an_older_queue_proxy_is_asked_over_http_and_that_is_said(fake, make):
+    with pytest.warns(zipline_sdk.TransportWarning, match=r"speaks HTTP alone \(.*\).*transport is 'http'") as warned:
+        made = make(socket=fake(over_http).path, token="t")
+    assert made.transport == "http" and len(warned) == 1
+    if make is Client:
+        with made as client:
+            assert bytes(client.get("zl1.abc")) == b"over http"
+
+
+def test_where_the_socket_cannot_be_reached_the_address_is_used(fake, tmp_path):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        link, _ = listener.accept()
+        with link, link.makefile("rb") as file:
+            while file.readline() != b"\r\n":
+                pass
+            respond(link, 200, b"by its address")
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    api = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    with pytest.warns(zipline_sdk.TransportWarning, match=rf"gone.sock cannot be reached.*{api} is used"):
+        client = Client(socket=str(tmp_path / "gone.sock"), api=api, token="t")
+    with client, listener:
+        assert client.transport == "http" and bytes(client.get("zl1.abc")) == b"by its address"
+    thread.join()
+
+
+def test_who_names_only_an_address_is_not_warned(recwarn):
+    with Client(api="http://127.0.0.1:1", token="t") as client:
+        assert client.transport == "http"
+    with Client.local() as client:
+        assert client.transport == "local"
+    assert not recwarn.list

@@ -35,6 +35,7 @@ from .errors import (
     RetrievalsExhaustedError,
     StatusError,
     TokenMissingError,
+    TransportWarning,
     UntrustedError,
     UpstreamFailedError,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "RetrievalsExhaustedError",
     "StatusError",
     "TokenMissingError",
+    "TransportWarning",
     "UntrustedError",
     "UpstreamFailedError",
     "dump",

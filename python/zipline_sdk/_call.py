@@ -42,6 +42,11 @@ class Call:
         return DeadlineExceededError(f"{self._what} was not done within its timeout of {self._timeout} s")
 
     @property
+    def timeout(self) -> float | None:
+        """Seconds it may take in all."""
+        return self._timeout
+
+    @property
     def cancelled(self) -> bool:
         return self._cancelled
 

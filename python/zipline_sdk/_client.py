@@ -10,19 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
 from ._call import Call
-from ._connection import TTL_DEFAULT, WAIT_DEFAULT, Connection, PutOptions
+from ._connection import TTL_DEFAULT, WAIT_DEFAULT, Connection, PutOptions, Transport
 from ._core import ArrayBuffer, Buffer, Core, Response, Work, connect, piece_views
 from ._local import Clock, Function, LocalConnection, LocalPlatform
+from ._many import CONCURRENCY, THREADS, Arriving, Errors, arriving, checked_concurrency, keeps
 from ._native import Payload
 from ._streams import PayloadFile
 from .errors import DeadlineExceededError, Error
-from .reference import Reference, call_site
+from .reference import Reference, as_reference, call_site
 
 Result = TypeVar("Result")
 
-#: Calls of one client that run in threads of its own at the same time, and calls that may wait for one of them.
-CONCURRENCY = 8
-_THREADS = 32
+# Invokes that may wait for a thread.
 _SUBMITTED_MOST = 1024
 
 
@@ -85,6 +84,11 @@ class Client:
         self._lock = threading.Lock()
         self._submitted = threading.BoundedSemaphore(_SUBMITTED_MOST)
 
+    @property
+    def transport(self) -> Transport:
+        """How payloads are reached: "socket" (memory shared with the queue-proxy), "http" (its HTTP API, a copy), "local"."""
+        return self._core.connection.transport
+
     @classmethod
     def local(
         cls,
@@ -117,9 +121,14 @@ class Client:
         ttl: float = TTL_DEFAULT,
         linger: float = 0.0,
         wait: float = WAIT_DEFAULT,
+        confirm: bool = False,
         timeout: float | None = None,
     ) -> Reference:
         """Holds bytes in memory until they were retrieved, released, or expire.
+
+        At most 64 KiB need no round trip: once puts with the same arguments come again, the queue-proxy has issued references for
+        them in advance, and the put returns at once. If it fails after all (no memory within `wait`, the instance drains), a get
+        of it ends as `PayloadLostError`, `settle` raises why, and further puts wait again until one was taken.
 
         Args:
             data: Anything with the buffer protocol whose bytes lie in one piece: bytes, bytearray, memoryview, a NumPy array in C
@@ -129,13 +138,14 @@ class Client:
             ttl: Seconds until it expires; at most 3600 apply.
             linger: Seconds that it stays for a retry after its last retrieval; at most 60.
             wait: Longest wait for memory, in seconds; at most 60.
+            confirm: Wait until the payload is held in any case.
             timeout: Seconds that the call may take.
 
         Raises:
             TypeError: `data` has no bytes to look at, or not in one piece.
             BufferFullError, PayloadTooLargeError, DrainingError: it is not held.
         """
-        options = PutOptions(content_type=content_type, retrievals=retrievals, ttl=ttl, linger=linger, wait=wait)
+        options = PutOptions(content_type, retrievals, ttl, linger, wait, confirm)
         return self._run(self._core.put(data, options, call_site()), timeout, "put")
 
     def put_stream(
@@ -150,7 +160,7 @@ class Client:
         timeout: float | None = None,
     ) -> Reference:
         """`put` of a file opened for reading bytes, or of an iterable of bytes, without having all of it at once."""
-        options = PutOptions(content_type=content_type, retrievals=retrievals, ttl=ttl, linger=linger, wait=wait)
+        options = PutOptions(content_type, retrievals, ttl, linger, wait)
         return self._run(self._core.put_pieces(piece_views(source), options, call_site()), timeout, "put_stream")
 
     def put_object(
@@ -215,21 +225,25 @@ class Client:
         self,
         references: Iterable[Reference | str],
         *,
-        concurrency: int = CONCURRENCY,
-        errors: Literal["raise", "return"] = "raise",
+        concurrency: int | None = None,
+        errors: Errors = "raise",
         timeout: float | None = None,
     ) -> Iterator[tuple[int, Any]]:
         """Retrieves many payloads; yields (index, payload) as they arrive, in any order.
 
         Args:
-            concurrency: Retrievals at the same time, where the queue-proxy does not choose that itself.
+            concurrency: Retrievals at the same time; nothing more is asked for while nobody takes what came. Default: 32 over the
+                queue-proxy's socket (at most 64), 8 over its HTTP API (at most 32), each in a thread.
             errors: "raise" ends with the first error; "return" yields it in the payload's place.
-            timeout: Seconds of each retrieval, or of all where the queue-proxy takes them together.
+            timeout: Seconds of each retrieval.
         """
-        batched = self._core.batched(references)
-        if batched is not None:
-            return self._in_batches(batched, timeout, errors == "return")
-        jobs = (self._core.get(reference) for reference in references)
+        named = [as_reference(reference) for reference in references]
+        each = self._call(timeout, "get_many").timeout
+        together = arriving(self._core.connection, named, concurrency, keeps(errors), each)
+        if together is not None:
+            return _as_they_arrive(together)
+        jobs = (self._core.get(reference) for reference in named)
+        concurrency = CONCURRENCY if concurrency is None else concurrency
         return self._spread(jobs, timeout, "get_many", concurrency, errors, ordered=False)
 
     def open(self, reference: Reference | str, *, timeout: float | None = None) -> PayloadFile:
@@ -239,6 +253,14 @@ class Client:
     def release(self, reference: Reference | str, *, timeout: float | None = None) -> None:
         """Frees a payload that this instance put, before anything else does."""
         self._run(self._core.release(reference), timeout, "release")
+
+    def settle(self, *, timeout: float | None = None) -> None:
+        """Waits until every put that returned before its payload was held is through.
+
+        Raises:
+            BufferFullError, DrainingError: the first of those that failed since this was asked last.
+        """
+        self._run(self._core.settle(), timeout, "settle")
 
     def invoke(
         self,
@@ -304,7 +326,7 @@ class Client:
         bodies: Iterable[Any],
         *,
         concurrency: int = CONCURRENCY,
-        errors: Literal["raise", "return"] = "raise",
+        errors: Errors = "raise",
         timeout: float | None = None,
         **others: Any,
     ) -> Iterator[Any]:
@@ -337,14 +359,8 @@ class Client:
     def _pool(self) -> concurrent.futures.ThreadPoolExecutor:
         with self._lock:
             if self._threads is None:
-                self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "zipline-sdk")
+                self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "zipline-sdk")
             return self._threads
-
-    def _in_batches(self, batched: Work[Iterator[Any]], timeout: float | None, keep: bool) -> Iterator[Any]:
-        for index, result in self._run(batched, timeout, "get_many"):
-            if isinstance(result, Error) and not keep:
-                raise result
-            yield index, result
 
     def _spread(
         self,
@@ -352,16 +368,13 @@ class Client:
         timeout: float | None,
         what: str,
         concurrency: int,
-        errors: str,
+        errors: Errors,
         *,
         ordered: bool,
     ) -> Iterator[Any]:
         """Runs jobs, `concurrency` at a time; yields results in order, or (index, result) as they come."""
-        if not 1 <= concurrency <= _THREADS:
-            raise ValueError(f"concurrency={concurrency} is not 1 to {_THREADS}")
-        if errors not in ("raise", "return"):
-            raise ValueError(f"errors={errors!r} is neither 'raise' nor 'return'")
-        return self._spreading(enumerate(jobs), timeout, what, concurrency, errors == "return", ordered)
+        concurrency = checked_concurrency(concurrency, THREADS)
+        return self._spreading(enumerate(jobs), timeout, what, concurrency, keeps(errors), ordered)
 
     def _spreading(
         self,
@@ -395,6 +408,14 @@ class Client:
             for _, call, future in running:
                 future.cancel()
                 call.cancel()
+
+
+def _as_they_arrive(together: Arriving) -> Iterator[tuple[int, Any]]:
+    try:
+        while (came := together.next(Call(None, "get_many"))) is not None:
+            yield came
+    finally:
+        together.close()
 
 
 def _first_done(running: Iterable[tuple[int, Call, concurrent.futures.Future[Any]]]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Literal, Protocol
 
 from . import _native
 from ._call import Call
@@ -19,27 +19,44 @@ CONTENT_TYPE_MOST = 255
 
 NOTHING = memoryview(b"")
 
+#: How a client reaches what holds payloads: shared memory with the queue-proxy, its HTTP API, or this process alone.
+Transport = Literal["socket", "http", "local"]
+
 
 @dataclass(frozen=True)
 class PutOptions:
-    """How a payload is held. Seconds; `retrievals` None: any number."""
+    """How a payload is held. Seconds; `retrievals` None: any number; `confirm`: the put is waited for in any case."""
 
     content_type: str | None = None
     retrievals: int | None = 1
     ttl: float = TTL_DEFAULT
     linger: float = 0.0
     wait: float = WAIT_DEFAULT
+    confirm: bool = False
 
     def __post_init__(self) -> None:
         if self.retrievals is not None and not 1 <= self.retrievals <= RETRIEVALS_MOST:
             raise ValueError(f"retrievals={self.retrievals} is not 1 to {RETRIEVALS_MOST}, nor None for any number")
-        for name, value, most in (("linger", self.linger, LINGER_MOST), ("wait", self.wait, WAIT_MOST)):
-            if not 0 <= value <= most:
-                raise ValueError(f"{name}={value} is not 0 to {most:.0f} seconds")
+        checked_wait(self.wait)
+        if not 0 <= self.linger <= LINGER_MOST:
+            raise ValueError(f"linger={self.linger} is not 0 to {LINGER_MOST:.0f} seconds")
         if not self.ttl > 0:
             raise ValueError(f"ttl={self.ttl} is not a number of seconds above 0")
         if self.content_type is not None:
             checked_content_type(self.content_type)
+
+
+def checked_wait(wait: float) -> float:
+    """Refuses a wait for memory that no queue-proxy allows."""
+    if not 0 <= wait <= WAIT_MOST:
+        raise ValueError(f"wait={wait} is not 0 to {WAIT_MOST:.0f} seconds")
+    return wait
+
+
+def life(options: PutOptions) -> tuple[float, str]:
+    """Seconds that a put with these options lives where nothing else bounds it, and what bounds them."""
+    ttl = min(options.ttl, TTL_MOST)
+    return ttl, "requested" if ttl == options.ttl else "maximum"
 
 
 def checked_content_type(text: str) -> None:
@@ -94,6 +111,8 @@ class Stream(Protocol):
 class Connection(Protocol):
     """All waits end with their `Call`. Errors are those of `zipline_sdk.errors`."""
 
+    @property
+    def transport(self) -> Transport: ...
     def put(self, view: memoryview, options: PutOptions, call: Call) -> Held: ...
     def put_pieces(self, pieces: Iterable[memoryview], options: PutOptions, call: Call) -> Held: ...
     def allocate(self, size: int, wait: float, call: Call) -> memoryview: ...
@@ -101,6 +120,7 @@ class Connection(Protocol):
     def get(self, reference: str, call: Call) -> Payload: ...
     def open(self, reference: str, call: Call) -> Stream: ...
     def release(self, reference: str, call: Call) -> None: ...
+    def settle(self, call: Call) -> None: ...
     def invoke(self, request: Request, call: Call) -> Answer: ...
     def close(self) -> None: ...
 

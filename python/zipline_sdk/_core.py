@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from . import _native, _objects
 from ._call import Call
-from ._connection import Answer, Connection, Held, PutOptions, Request, Stream, checked_content_type
+from ._connection import (
+    Answer,
+    Connection,
+    Held,
+    PutOptions,
+    Request,
+    Stream,
+    checked_content_type,
+    checked_wait,
+)
 from ._http import Address
-from ._memory import bytes_view, checked_size
+from ._memory import bytes_view, checked_size, fresh
 from ._native import Payload
-from ._socket import SocketConnection
 from ._socket import connect as connect_socket
-from .errors import Error, RequestInvalidError, StatusError
+from .errors import BufferFullError, Error, PayloadTooLargeError, RequestInvalidError, StatusError
 from .reference import Reference, as_reference
 
 if TYPE_CHECKING:
@@ -151,13 +159,14 @@ class Core:
         return work
 
     def create(self, size: Any, wait: float) -> Work[Buffer]:
-        size = checked_size(size)
+        size, wait = checked_size(size), checked_wait(wait)
         return lambda call: Buffer(self.connection.allocate(size, wait, call))
 
     def create_array(
         self, shape: int | Sequence[int], dtype: Any, order: Literal["C", "F"], wait: float
     ) -> Work[ArrayBuffer]:
         plan, look = _objects.array_plan(shape, dtype, order)
+        checked_wait(wait)
 
         def work(call: Call) -> ArrayBuffer:
             memory = self.connection.allocate(plan.size, wait, call)
@@ -170,21 +179,6 @@ class Core:
         named = as_reference(reference)
         return lambda call: _about(named, lambda: self.connection.get(str(named), call))
 
-    def batched(self, references: Iterable[Reference | str]) -> Work[Iterator[tuple[int, Any]]] | None:
-        """Gets many together, if the connection can: for each its index, and the payload or an error."""
-        connection = self.connection
-        if not isinstance(connection, SocketConnection):
-            return None
-        named = [as_reference(reference) for reference in references]
-
-        def work(call: Call) -> Iterator[tuple[int, Any]]:
-            for index, result in connection.get_many([str(each) for each in named], call):
-                if isinstance(result, Error):
-                    result.reference = named[index]
-                yield index, result
-
-        return work
-
     def get_object(self, reference: Reference | str, trust_sender: bool) -> Work[Any]:
         named = as_reference(reference)
         return lambda call: _about(named, lambda: _objects.load(self.connection.get(str(named), call), trust_sender))
@@ -192,6 +186,9 @@ class Core:
     def open(self, reference: Reference | str) -> Work[Stream]:
         named = as_reference(reference)
         return lambda call: _about(named, lambda: self.connection.open(str(named), call))
+
+    def settle(self) -> Work[None]:
+        return self.connection.settle
 
     def release(self, reference: Reference | str) -> Work[None]:
         named = as_reference(reference)
@@ -227,7 +224,7 @@ class Core:
             elif obj is not None:
                 plan = _objects.plan(obj)
                 sent.setdefault("Content-Type", plan.content_type)
-                payload = self._written(plan, 0.0, call).view
+                payload = self._written_at_once(plan, call).view
             elif isinstance(body, Buffer):
                 if body.content_type is not None:
                     sent.setdefault("Content-Type", body.content_type)
@@ -242,6 +239,15 @@ class Core:
         buffer.content_type = plan.content_type
         plan.write(buffer.view)
         return buffer
+
+    def _written_at_once(self, plan: _objects.Plan, call: Call) -> Buffer:
+        """In memory of this process where none is free: the payloads that are held are not in the way of an invoke."""
+        try:
+            return self._written(plan, 0.0, call)
+        except (BufferFullError, PayloadTooLargeError):
+            buffer = Buffer(fresh(plan.size))
+            plan.write(buffer.view)
+            return buffer
 
     def _function(self, service: str) -> tuple[str, str]:
         name, _, namespace = service.partition(".")

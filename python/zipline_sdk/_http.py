@@ -10,22 +10,32 @@ import contextlib
 import http.client
 import json
 import select
+import struct
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from socket import AF_UNIX, IPPROTO_TCP, SHUT_RDWR, SOCK_STREAM, TCP_NODELAY, create_connection
+from socket import (
+    AF_UNIX,
+    IPPROTO_TCP,
+    SHUT_RDWR,
+    SO_SNDTIMEO,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_NODELAY,
+    create_connection,
+)
 from socket import socket as Socket
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from . import _native
 from ._call import Call, Cancelled
-from ._connection import NOTHING, Answer, Held, PutOptions, Request
+from ._connection import NOTHING, Answer, Held, PutOptions, Request, Transport
 from ._memory import copied, fresh
 from ._native import Payload
 from .errors import Error, NotConnectedError, PayloadLostError, UpstreamFailedError, from_code
 
-_CONNECT_SECONDS = 3.0
+_CONNECT_SECONDS = 3
 _IDLE_MOST = 16
 # Between two looks at the clock and at cancellation.
 _PIECE = 8 * 1024 * 1024
@@ -56,8 +66,10 @@ class Address:
             if self.socket is not None:
                 name = "\0" + self.socket[1:] if self.socket.startswith("@") else self.socket
                 opened = Socket(AF_UNIX, SOCK_STREAM)
-                opened.settimeout(_CONNECT_SECONDS)
+                # The kernel's own limit: with Python's, a queue-proxy that is behind with accepting would be an error at once.
+                opened.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", _CONNECT_SECONDS, 0))
                 opened.connect(name)
+                opened.setsockopt(SOL_SOCKET, SO_SNDTIMEO, struct.pack("ll", 0, 0))
                 return opened
             url = urlsplit(self.api or "")
             if url.scheme != "http" or url.hostname is None:
@@ -107,11 +119,17 @@ class _Link(http.client.HTTPConnection):
 class HttpConnection:
     """Safe to use from many threads; each call has a connection of its own from a bounded pool."""
 
+    transport: Transport = "http"
+
     def __init__(self, address: Address) -> None:
         self._address = address
         self._idle: list[_Link] = []
         self._lock = threading.Lock()
         self._closed = False
+
+    def open_one(self) -> None:
+        """Has a connection ready, or raises `NotConnectedError`."""
+        self._give_back(self._take(), True)
 
     def put(self, view: memoryview, options: PutOptions, call: Call) -> Held:
         return self.put_pieces(view, options, call)
@@ -143,6 +161,10 @@ class HttpConnection:
     def release(self, reference: str, call: Call) -> None:
         with self._exchange(call, "DELETE", "/v1/payload", {"Zipline-Reference": reference}):
             pass
+
+    def settle(self, call: Call) -> None:
+        """Every put was waited for."""
+        del call
 
     def invoke(self, request: Request, call: Call) -> Answer:
         path = quote(request.path, safe="/?&=%:+,;@!$'()*~-._")

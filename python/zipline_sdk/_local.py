@@ -16,7 +16,7 @@ from typing import Any
 
 from . import _native
 from ._call import Call
-from ._connection import TTL_MOST, Answer, Held, PutOptions, Request
+from ._connection import Answer, Held, PutOptions, Request, Transport, life
 from ._memory import bytes_view, copied, fresh
 from ._native import Payload
 from .errors import (
@@ -92,13 +92,12 @@ class LocalPlatform:
     def put(self, memory: memoryview, options: PutOptions, call: Call) -> Held:
         length = len(memory)
         name = os.urandom(_ID_BYTES)
-        ttl = min(options.ttl, TTL_MOST)
+        ttl, bounded_by = life(options)
         with self._room:
             self._reserve(length, options.wait, call)
             expires = self._clock() + ttl
             self._kept[name] = _Kept(memory, options.content_type, options.retrievals, expires, options.linger)
             self._used += length
-        bounded_by = "requested" if ttl == options.ttl else "maximum"
         return Held(self._text(name), length, ttl, bounded_by)
 
     def get(self, text: str) -> Payload:
@@ -197,6 +196,8 @@ class LocalPlatform:
 class LocalConnection:
     """A client's way to a `LocalPlatform`."""
 
+    transport: Transport = "local"
+
     def __init__(self, platform: LocalPlatform) -> None:
         self._platform = platform
         self._closed = False
@@ -230,6 +231,10 @@ class LocalConnection:
         self._check()
         call.remaining()
         self._platform.release(reference)
+
+    def settle(self, call: Call) -> None:
+        del call
+        self._check()
 
     def invoke(self, request: Request, call: Call) -> Answer:
         self._check()

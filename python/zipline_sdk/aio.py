@@ -14,18 +14,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, 
 from typing import Any, Literal, Self, TypeVar
 
 from ._call import Call, Cancelled
-from ._client import CONCURRENCY
-from ._connection import TTL_DEFAULT, WAIT_DEFAULT, Connection, PutOptions, Stream
+from ._connection import TTL_DEFAULT, WAIT_DEFAULT, Connection, PutOptions, Stream, Transport
 from ._core import ArrayBuffer, Buffer, Core, Response, Work, connect, piece_views
 from ._local import Clock, Function, LocalConnection, LocalPlatform
+from ._many import CONCURRENCY, THREADS, Arriving, Errors, arriving, checked_concurrency, keeps
 from ._memory import bytes_view
 from ._native import Payload
 from .errors import Error
-from .reference import Reference, call_site
+from .reference import Reference, as_reference, call_site
 
 Result = TypeVar("Result")
 
-_THREADS = 32
 _PIECE = 1024 * 1024
 
 
@@ -82,9 +81,14 @@ class Client:
     ) -> None:
         self._core = Core(_connection or connect(socket, api, token), namespace)
         self._timeout = timeout
-        self._threads = concurrent.futures.ThreadPoolExecutor(_THREADS, "zipline-sdk")
+        self._threads = concurrent.futures.ThreadPoolExecutor(THREADS, "zipline-sdk")
         # A thread is free for whoever passes, so that a call never waits in the pool's own queue, where no timeout ends it.
-        self._turn = asyncio.Semaphore(_THREADS)
+        self._turn = asyncio.Semaphore(THREADS)
+
+    @property
+    def transport(self) -> Transport:
+        """How payloads are reached; see `zipline_sdk.Client.transport`."""
+        return self._core.connection.transport
 
     @classmethod
     def local(
@@ -111,10 +115,11 @@ class Client:
         ttl: float = TTL_DEFAULT,
         linger: float = 0.0,
         wait: float = WAIT_DEFAULT,
+        confirm: bool = False,
         timeout: float | None = None,
     ) -> Coroutine[Any, Any, Reference]:
         """Holds bytes in memory; see `zipline_sdk.Client.put`."""
-        options = PutOptions(content_type=content_type, retrievals=retrievals, ttl=ttl, linger=linger, wait=wait)
+        options = PutOptions(content_type, retrievals, ttl, linger, wait, confirm)
         return self._run(self._core.put(data, options, call_site()), timeout, "put")
 
     def put_stream(
@@ -129,7 +134,7 @@ class Client:
         timeout: float | None = None,
     ) -> Coroutine[Any, Any, Reference]:
         """`put` of a file, an iterable or an async iterable of bytes."""
-        options = PutOptions(content_type=content_type, retrievals=retrievals, ttl=ttl, linger=linger, wait=wait)
+        options = PutOptions(content_type, retrievals, ttl, linger, wait)
         return self._put_stream(source, options, call_site(), timeout)
 
     async def _put_stream(self, source: Any, options: Any, site: str | None, timeout: float | None) -> Reference:
@@ -184,13 +189,19 @@ class Client:
         self,
         references: Iterable[Reference | str],
         *,
-        concurrency: int = CONCURRENCY,
-        errors: Literal["raise", "return"] = "raise",
+        concurrency: int | None = None,
+        errors: Errors = "raise",
         timeout: float | None = None,
     ) -> AsyncIterator[tuple[int, Any]]:
-        """Retrieves many payloads; yields (index, payload) as they arrive, in any order."""
-        jobs = (self._core.get(reference) for reference in references)
-        return self._spread(jobs, timeout, "get_many", concurrency, errors == "return", False)
+        """Retrieves many payloads; yields (index, payload) as they arrive, in any order; see `zipline_sdk.Client.get_many`."""
+        named = [as_reference(reference) for reference in references]
+        each = self._call(timeout, "get_many").timeout
+        together = arriving(self._core.connection, named, concurrency, keeps(errors), each)
+        if together is not None:
+            return self._as_they_arrive(together)
+        jobs = (self._core.get(reference) for reference in named)
+        concurrency = CONCURRENCY if concurrency is None else concurrency
+        return self._spread(jobs, timeout, "get_many", concurrency, errors, ordered=False)
 
     def open(self, reference: Reference | str, *, timeout: float | None = None) -> PayloadStream:
         """Retrieves a payload piece by piece: `async with client.open(reference) as stream`."""
@@ -199,6 +210,10 @@ class Client:
     async def release(self, reference: Reference | str, *, timeout: float | None = None) -> None:
         """Frees a payload that this instance put."""
         await self._run(self._core.release(reference), timeout, "release")
+
+    async def settle(self, *, timeout: float | None = None) -> None:
+        """Waits until every put that returned before its payload was held is through; see `zipline_sdk.Client.settle`."""
+        await self._run(self._core.settle(), timeout, "settle")
 
     async def invoke(
         self,
@@ -247,13 +262,13 @@ class Client:
         bodies: Iterable[Any],
         *,
         concurrency: int = CONCURRENCY,
-        errors: Literal["raise", "return"] = "raise",
+        errors: Errors = "raise",
         timeout: float | None = None,
         **others: Any,
     ) -> AsyncIterator[Any]:
         """Invokes a function once for each body; yields the responses in the order of the bodies."""
         jobs = (self._core.invoke(service, body, **others) for body in bodies)
-        return self._spread(jobs, timeout, f"the invoke of {service}", concurrency, errors == "return", True)
+        return self._spread(jobs, timeout, f"the invoke of {service}", concurrency, errors, ordered=True)
 
     async def close(self) -> None:
         """Closes connections. Payloads stay."""
@@ -295,19 +310,37 @@ class Client:
             call.cancel()
             raise
 
-    async def _spread(
+    async def _as_they_arrive(self, together: Arriving) -> AsyncIterator[tuple[int, Any]]:
+        try:
+            while (came := await self._perform(together.next, Call(None, "get_many"))) is not None:
+                yield came
+        finally:
+            together.close()
+
+    def _spread(
         self,
         jobs: Iterator[Work[Any]],
+        timeout: float | None,
+        what: str,
+        concurrency: int,
+        errors: Errors,
+        *,
+        ordered: bool,
+    ) -> AsyncIterator[Any]:
+        """Runs jobs, `concurrency` at a time; yields results in order, or (index, result) as they come."""
+        concurrency = checked_concurrency(concurrency, THREADS)
+        return self._spreading(enumerate(jobs), timeout, what, concurrency, keeps(errors), ordered)
+
+    async def _spreading(
+        self,
+        numbered: Iterator[tuple[int, Work[Any]]],
         timeout: float | None,
         what: str,
         concurrency: int,
         keep: bool,
         ordered: bool,
     ) -> AsyncIterator[Any]:
-        if not 1 <= concurrency <= _THREADS:
-            raise ValueError(f"concurrency={concurrency} is not 1 to {_THREADS}")
         running: list[tuple[int, asyncio.Task[Any]]] = []
-        numbered = enumerate(jobs)
         try:
             while True:
                 while len(running) < concurrency and (following := next(numbered, None)) is not None:

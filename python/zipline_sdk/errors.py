@@ -49,6 +49,10 @@ def _restored(kind: type[Error], detail: str, code: str | None, reference: Refer
     return kind(detail, code=code, reference=reference)
 
 
+class TransportWarning(UserWarning):
+    """The fastest way to the queue-proxy is closed, and a slower one is used."""
+
+
 class ReferenceInvalidError(Error):
     """The reference is malformed, forged, of another kind, or its key never came."""
 

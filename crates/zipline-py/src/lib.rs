@@ -10,6 +10,7 @@ mod call;
 mod copy;
 mod errors;
 mod link;
+mod many;
 mod memory;
 mod segment;
 
@@ -20,6 +21,8 @@ mod _native {
     use super::copy::copy;
     #[pymodule_export]
     use super::link::Link;
+    #[pymodule_export]
+    use super::many::Many;
     #[pymodule_export]
     use super::memory::{Buffer, Payload};
     #[pymodule_export]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyList;
 use zipline_sdk::blocking::Client;
-use zipline_sdk::{Options, PutOptions, Reference, Retrievals};
+use zipline_sdk::{BoundedBy, Options, PutOptions, Reference, Retrievals};
 
 use crate::call;
 use crate::copy::Bytes;
 use crate::errors::raised;
+use crate::many::Many;
 use crate::memory::Payload;
 use crate::segment::Segment;
 
@@ -37,6 +37,7 @@ struct Wanted {
     ttl: f64,
     linger: f64,
     wait: f64,
+    confirm: bool,
 }
 
 impl From<Wanted> for PutOptions {
@@ -71,44 +72,52 @@ impl Link {
         Self { client: Client::local() }
     }
 
-    /// Puts a copy of `source`; the reference's text.
+    /// Puts a copy of `source`.
     fn put(
         &self,
         call: &Bound<'_, PyAny>,
         remaining: Option<f64>,
         source: &Bound<'_, PyAny>,
         options: Wanted,
-    ) -> PyResult<String> {
+    ) -> PyResult<Held> {
         let source = Bytes::of(source)?;
+        let (wait, confirm) = (seconds(options.wait), options.confirm);
         let options = PutOptions::from(options);
         let reference = self.run(call, remaining, |client| {
             if source.len() <= INLINE_MOST {
+                let options = if confirm { options } else { options.pre_issued_if_ready() };
                 return client.put(source.to_vec(), &options);
             }
-            let mut buffer = client.create(source.len())?;
+            let mut buffer = client.create_within(source.len(), wait)?;
             source.copy_into(&mut buffer);
             client.put_buffer(buffer, &options)
         })?;
-        Ok(reference.to_string())
+        Ok(held(&reference))
     }
 
-    /// Memory that becomes a payload by `put_segment`.
-    fn create(&self, call: &Bound<'_, PyAny>, remaining: Option<f64>, size: usize) -> PyResult<Segment> {
-        self.run(call, remaining, |client| client.create(size)).map(Segment::new)
+    /// Memory that becomes a payload by `put_segment`; waits for it at most `wait` seconds.
+    fn create(
+        &self,
+        call: &Bound<'_, PyAny>,
+        remaining: Option<f64>,
+        size: usize,
+        wait: f64,
+    ) -> PyResult<Segment> {
+        self.run(call, remaining, |client| client.create_within(size, seconds(wait))).map(Segment::new)
     }
 
-    /// Puts what was written into `segment`; the reference's text.
+    /// Puts what was written into `segment`.
     fn put_segment(
         &self,
         call: &Bound<'_, PyAny>,
         remaining: Option<f64>,
         segment: &Segment,
         options: Wanted,
-    ) -> PyResult<String> {
+    ) -> PyResult<Held> {
         let buffer = segment.take()?;
         let options = PutOptions::from(options);
         let reference = self.run(call, remaining, |client| client.put_buffer(buffer, &options))?;
-        Ok(reference.to_string())
+        Ok(held(&reference))
     }
 
     fn get(&self, call: &Bound<'_, PyAny>, remaining: Option<f64>, reference: &str) -> PyResult<Payload> {
@@ -116,29 +125,23 @@ impl Link {
         self.run(call, remaining, |client| client.get(&reference)).map(Payload::got)
     }
 
-    /// Gets several payloads in one exchange: for each, in the order in which they came, its index, and the payload or what was
-    /// raised for it.
-    fn get_many<'py>(
+    /// Gets many payloads, `in_flight` at a time, each within `timeout` seconds.
+    fn get_many(
         &self,
-        call: &Bound<'py, PyAny>,
-        remaining: Option<f64>,
+        py: Python<'_>,
         references: Vec<String>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let py = call.py();
+        in_flight: usize,
+        timeout: Option<f64>,
+    ) -> PyResult<Many> {
         let references =
             references.iter().map(|text| parsed(py, text)).collect::<PyResult<Vec<Reference>>>()?;
-        let got = self.run(call, remaining, |client| {
-            Ok(client.get_many(&references).collect::<Vec<(usize, zipline_sdk::Result<_>)>>())
-        })?;
-        let list = PyList::empty(py);
-        for (index, result) in got {
-            match result {
-                Ok(payload) => list.append((index, Payload::got(payload)))?,
-                Err(error) if error.is_interrupted() => return Err(call::why(py, &error)),
-                Err(error) => list.append((index, raised(py, &error).into_value(py)))?,
-            }
-        }
-        Ok(list)
+        let client = self.client.with_timeout(timeout.map_or(NO_TIMEOUT, seconds));
+        Ok(Many::new(client.get_many(&references).in_flight(in_flight)))
+    }
+
+    /// Waits until every put that was not waited for was taken; raises the first failure.
+    fn settle(&self, call: &Bound<'_, PyAny>, remaining: Option<f64>) -> PyResult<()> {
+        self.run(call, remaining, Client::settle)
     }
 
     fn release(&self, call: &Bound<'_, PyAny>, remaining: Option<f64>, reference: &str) -> PyResult<()> {
@@ -158,6 +161,14 @@ impl Link {
         let client = self.client.with_timeout(remaining.map_or(NO_TIMEOUT, seconds));
         call::run(call.py(), Some(call), || work(&client))
     }
+}
+
+/// A put's answer: the reference's text, and how many seconds it lives and what bounds them, where that is known.
+type Held = (String, Option<f64>, Option<&'static str>);
+
+fn held(reference: &Reference) -> Held {
+    let ttl = reference.ttl().map(|ttl| ttl.as_secs_f64());
+    (reference.to_string(), ttl, reference.bounded_by().map(BoundedBy::as_str))
 }
 
 fn parsed(py: Python<'_>, text: &str) -> PyResult<Reference> {

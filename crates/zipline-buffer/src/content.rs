@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use zipline_protocol::data::FinalRecord;
-use zipline_segment::{Mapping, Queued, SegmentMut};
+use zipline_segment::{Mapping, Queued, SegmentBytes, SegmentMut};
 
 use crate::block::{Block, HeapBlock};
 use crate::config::Settled;
@@ -51,6 +51,8 @@ struct Inner {
     /// Pieces by their offset, without gaps.
     pieces: VecDeque<(u64, Piece)>,
     tail: Tail,
+    /// Bytes of a copy that came before those in front of them, by their offset.
+    ahead: Option<(u64, SegmentBytes)>,
     end: Option<FinalRecord>,
 }
 
@@ -204,11 +206,43 @@ impl Content {
     }
 
     /// Takes bytes that lie in a mapping already.
-    pub(crate) fn adopt(&self, bytes: zipline_segment::SegmentBytes) {
+    pub(crate) fn adopt(&self, bytes: SegmentBytes) {
         let mut inner = self.inner.lock();
         let offset = inner.written;
         inner.written += bytes.len() as u64;
         inner.pieces.push_back((offset, Piece::mapped(bytes)));
+    }
+
+    /// Takes bytes of a copy: those that come next, or such that lie ahead of them and follow each other. Says how many there are
+    /// without a gap; `None`: they fit nowhere, or the copy is gone.
+    pub(crate) fn place(&self, offset: u64, bytes: SegmentBytes) -> Option<u64> {
+        let mut inner = self.inner.lock();
+        if self.gone.get().is_some() {
+            return None;
+        }
+        if offset == inner.written {
+            inner.push_segment(bytes);
+            if let Some((at, ahead)) = inner.ahead.take() {
+                if at == inner.written {
+                    inner.push_segment(ahead);
+                } else {
+                    inner.ahead = Some((at, ahead));
+                }
+            }
+            return Some(inner.written);
+        }
+        let written = inner.written;
+        match &mut inner.ahead {
+            None if offset > written => inner.ahead = Some((offset, bytes)),
+            Some((at, ahead)) if *at + ahead.len() as u64 == offset => ahead.join(bytes).ok()?,
+            _ => return None,
+        }
+        Some(written)
+    }
+
+    /// Bytes that are there without a gap.
+    pub(crate) fn written(&self) -> u64 {
+        self.inner.lock().written
     }
 
     /// Lets everything before `start` go, where a block ends. What comes out is to be dropped without a lock.
@@ -231,8 +265,9 @@ impl Content {
         let mut inner = self.inner.lock();
         let pieces = std::mem::take(&mut inner.pieces);
         let tail = std::mem::take(&mut inner.tail);
+        let ahead = inner.ahead.take();
         drop(inner);
-        drop((pieces, tail));
+        drop((pieces, tail, ahead));
     }
 
     pub(crate) fn final_record(&self) -> Option<FinalRecord> {
@@ -274,7 +309,7 @@ impl Content {
             return Err(ReadError::Evicted { position, start: inner.start });
         }
         if position >= inner.written {
-            return Ok(Found::Nothing);
+            return Ok(inner.find_ahead(position, to, most).map_or(Found::Nothing, Found::Bytes));
         }
         Ok(inner.find(position, to, most).map_or(Found::Nothing, Found::Bytes))
     }
@@ -298,18 +333,28 @@ impl Inner {
     }
 
     fn push_mapped(&mut self, bytes: SegmentMut) {
-        if bytes.is_empty() {
-            return;
+        if !bytes.is_empty() {
+            self.push_segment(bytes.freeze());
         }
+    }
+
+    fn push_segment(&mut self, bytes: SegmentBytes) {
         let offset = self.written;
         self.written += bytes.len() as u64;
-        let mut piece = Some(bytes.freeze());
+        let mut piece = Some(bytes);
         if let Some((_, last)) = self.pieces.back_mut() {
             piece = piece.and_then(|piece| last.join(piece).err());
         }
         if let Some(piece) = piece {
             self.pieces.push_back((offset, Piece::mapped(piece)));
         }
+    }
+
+    fn find_ahead(&self, position: u64, to: Option<u64>, most: usize) -> Option<Piece> {
+        let (at, ahead) = self.ahead.as_ref()?;
+        let skip = usize::try_from(position.checked_sub(*at)?).ok().filter(|skip| *skip < ahead.len())?;
+        let wanted = clip((ahead.len() - skip).min(most), position, to);
+        Some(Piece::mapped(ahead.slice(skip..skip + wanted)))
     }
 
     fn close_if_full(&mut self) {

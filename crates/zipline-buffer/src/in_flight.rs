@@ -2,8 +2,9 @@
 //!
 //! First come, first served; at most [`InFlight::WAITERS_MAX`] wait, further ones are refused. What has to lie in one piece
 //! gets a segment from a [`Shelf`], whose warm memory takes at most half of the budget and always gives way.
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -27,6 +28,17 @@ struct Shared {
     units: u32,
     waiters: AtomicUsize,
     shelf: Shelf,
+    /// Asked for memory when there is too little.
+    lenders: OnceLock<GiveWay>,
+}
+
+/// Gives some of the budget back that is used without need. False if there is nothing to give.
+struct GiveWay(Box<dyn Fn() -> bool + Send + Sync>);
+
+impl fmt::Debug for GiveWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GiveWay")
+    }
 }
 
 /// A share of the budget, given back on drop.
@@ -71,7 +83,22 @@ impl InFlight {
         let half = u64::from(units) * UNIT_BYTES / 2;
         let room = move |returning: u64| (free.available_permits() as u64 * UNIT_BYTES + returning).min(half);
         let shelf = Shelf::new(room);
-        Self { shared: Arc::new(Shared { semaphore, units, waiters: AtomicUsize::new(0), shelf }) }
+        Self {
+            shared: Arc::new(Shared {
+                semaphore,
+                units,
+                waiters: AtomicUsize::new(0),
+                shelf,
+                lenders: OnceLock::new(),
+            }),
+        }
+    }
+
+    /// Whoever finds too little of the budget free calls `give_way`, which gives some of it back that is used without need, and says
+    /// whether it may have; it is called again as long as that did not suffice. Then it waits. The first function given stays.
+    pub fn when_short(&self, give_way: impl Fn() -> bool + Send + Sync + 'static) {
+        // A second one changes nothing, as documented.
+        let _ = self.shared.lenders.set(GiveWay(Box::new(give_way)));
     }
 
     /// Waits for `bytes` of the budget; more than the whole budget counts as the whole budget.
@@ -96,10 +123,16 @@ impl InFlight {
         if waiters >= Self::WAITERS_MAX {
             return Err(InFlightError::TooMany { waiters });
         }
-        let permit = Arc::clone(&self.shared.semaphore)
-            .acquire_many_owned(units)
-            .await
-            .expect("the semaphore is never closed");
+        let semaphore = || Arc::clone(&self.shared.semaphore);
+        let permit = loop {
+            // Whoever waits already has what is free, so this overtakes nobody.
+            if let Ok(permit) = semaphore().try_acquire_many_owned(units) {
+                break permit;
+            }
+            if !self.shared.lenders.get().is_some_and(|lenders| lenders.0()) {
+                break semaphore().acquire_many_owned(units).await.expect("the semaphore is never closed");
+            }
+        };
         Ok(Permit { units: u64::from(units), _permit: permit })
     }
 
@@ -190,6 +223,26 @@ mod tests {
         assert_eq!(all.bytes(), budget.budget_bytes());
         drop(all);
         assert_eq!((budget.used_bytes(), budget.waiters()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_used_without_need_gives_way_before_anybody_waits() {
+        let budget = InFlight::new(10 * UNIT_BYTES);
+        let lent = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        for _ in 0..3 {
+            let permit = budget.acquire(3 * UNIT_BYTES).await.unwrap();
+            lent.lock().push(permit);
+        }
+        let lenders = Arc::clone(&lent);
+        budget.when_short(move || lenders.lock().pop().is_some());
+        let fits = budget.acquire(UNIT_BYTES).await.unwrap();
+        assert_eq!(lent.lock().len(), 3, "there was enough");
+        let large = budget.acquire(5 * UNIT_BYTES).await.unwrap();
+        assert_eq!(lent.lock().len(), 1, "no more gave way than had to");
+        let waits = tokio::time::timeout(Duration::from_secs(1), budget.acquire(10 * UNIT_BYTES)).await;
+        assert!(waits.is_err() && lent.lock().is_empty());
+        drop((fits, large));
+        assert_eq!(budget.used_bytes(), 0);
     }
 
     #[tokio::test(start_paused = true)]

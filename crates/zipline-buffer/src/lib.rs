@@ -30,4 +30,4 @@ pub use in_flight::{InFlight, Permit};
 pub use piece::{Piece, Spare};
 pub use recycle::{Passage, Recycler};
 pub use shelf::Shelf;
-pub use store::{Charge, Expected, PayloadGuard, PayloadReader, PayloadWriter, Store};
+pub use store::{Charge, CopyWriter, Expected, PayloadGuard, PayloadReader, PayloadWriter, Store};

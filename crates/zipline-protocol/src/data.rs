@@ -81,6 +81,12 @@ pub struct DataHeaderError {
     part: &'static str,
 }
 
+impl DataHeaderError {
+    pub(crate) const fn new(header: &'static str, part: &'static str) -> Self {
+        Self { header, part }
+    }
+}
+
 const AUTH: &str = "Zipline-Auth";
 const FINAL: &str = "Zipline-Final";
 

@@ -20,6 +20,10 @@ pub const TOKEN: &str = "zipline-token";
 pub const AUTH: &str = "zipline-auth";
 /// Data port: the holder's proof.
 pub const AUTH_REPLY: &str = "zipline-auth-reply";
+/// Data port: where a receiver would serve a copy of what it retrieves.
+pub const COPY: &str = "zipline-copy";
+/// Data port: where a copy is retrieved in place of the holder's own bytes.
+pub const RELAY: &str = "zipline-relay";
 /// Data port: the payload's length or `*`.
 pub const LENGTH: &str = "zipline-length";
 /// Data port, trailer section: the final record.

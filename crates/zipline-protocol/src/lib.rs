@@ -15,6 +15,7 @@ mod ids;
 pub mod limits;
 mod record;
 mod reference;
+pub mod relay;
 pub mod sdk;
 pub mod stock;
 mod text;

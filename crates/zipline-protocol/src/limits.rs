@@ -76,6 +76,14 @@ pub const LARGE_SEND: u64 = 1024 * 1024;
 pub const SEND_WAIT: Duration = Duration::from_secs(10);
 /// A receiver that takes nothing for so long does not count among the large sends any more.
 pub const SLOW_AFTER: Duration = Duration::from_millis(250);
+/// Puts of so many bytes or more may be retrieved from receivers that have them.
+pub const RELAY_MIN: u64 = 1024 * 1024;
+/// Receivers that are sent a payload by one relay at the same time.
+pub const RELAY_FAN: usize = 2;
+/// Longest time to be granted a copy by a relay, connecting included.
+pub const RELAY_WAIT: Duration = Duration::from_secs(1);
+/// How long a receiver keeps a copy for others once it is complete.
+pub const COPY_KEPT: Duration = Duration::from_secs(5);
 /// Spent payload ids remembered.
 pub const SPENT_REMEMBERED: usize = 65_536;
 /// Longest content type that can be sealed.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use zipline_http::{Body, Handler};
 use zipline_protocol::ErrorCode;
 use zipline_runtime::Metrics;
+use zipline_transfer::Copies;
 
 use crate::edges::EdgeRow;
 use crate::guidance::Report;
@@ -80,7 +81,8 @@ pub(crate) fn exposition(shared: &Shared) -> String {
         waiters: snapshot.waiters as u64,
     });
     if let Some(port) = &shared.data_monitor {
-        shared.metrics.set_data_port(&port.stats());
+        let copies = shared.copies.as_ref().map_or(0, Copies::count);
+        shared.metrics.set_data_port(&port.stats(), copies);
     }
     shared.metrics.set_breaker(shared.breaker.in_flight() as u64, shared.breaker.queued() as u64);
     shared.registry.encode()

@@ -90,6 +90,9 @@ pub struct ProxyMetrics {
     buffer_waiters: Level,
     sends: Counter,
     sends_refused: Counter,
+    sends_relayed: Counter,
+    copy_sends: Counter,
+    copies: Level,
     large_sends: Level,
     sends_waiting: Level,
     breaker_in_flight: Level,
@@ -116,6 +119,9 @@ impl ProxyMetrics {
             buffer_waiters: Level::default(),
             sends: Counter::default(),
             sends_refused: Counter::default(),
+            sends_relayed: Counter::default(),
+            copy_sends: Counter::default(),
+            copies: Level::default(),
             large_sends: Level::default(),
             sends_waiting: Level::default(),
             breaker_in_flight: Level::default(),
@@ -167,6 +173,21 @@ impl ProxyMetrics {
             "zipline_sends_refused",
             "Retrievals told to ask again, as too many large payloads were sent at the same time",
             self.sends_refused.clone(),
+        );
+        registry.register(
+            "zipline_sends_relayed",
+            "Retrievals of payloads held here whose bytes another receiver was named for",
+            self.sends_relayed.clone(),
+        );
+        registry.register(
+            "zipline_copy_sends",
+            "Answers of the data port that bytes of a copy followed, whose payload is held elsewhere",
+            self.copy_sends.clone(),
+        );
+        registry.register(
+            "zipline_copies",
+            "Copies of payloads held elsewhere that others may retrieve",
+            self.copies.clone(),
         );
         registry.register(
             "zipline_large_sends",
@@ -267,10 +288,13 @@ impl ProxyMetrics {
         self.buffer_waiters.set(levels.waiters);
     }
 
-    /// Sets what the data port has counted.
-    pub fn set_data_port(&self, stats: &DataPortStats) {
+    /// Sets what the data port has counted, and how many copies it serves.
+    pub fn set_data_port(&self, stats: &DataPortStats, copies: usize) {
         self.sends.inner().store(stats.sends, Ordering::Relaxed);
         self.sends_refused.inner().store(stats.refused_sends, Ordering::Relaxed);
+        self.sends_relayed.inner().store(stats.relayed, Ordering::Relaxed);
+        self.copy_sends.inner().store(stats.copy_sends, Ordering::Relaxed);
+        self.copies.set(copies as u64);
         self.large_sends.set(stats.large_sends);
         self.sends_waiting.set(stats.waiting_sends);
     }

@@ -20,13 +20,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use zipline_buffer::{InFlight, Store, StoreConfig};
 use zipline_http::{Client, ClientConfig, ServeLimits, serve};
-use zipline_protocol::Way;
 use zipline_protocol::control::QueueProxyMessage;
+use zipline_protocol::relay::CopyPlace;
+use zipline_protocol::{Mode, Way};
 use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::{Keyring, new_boot_id};
 use zipline_transfer::host::{HostPort, Neighbours};
 use zipline_transfer::{
-    CertificateMakingError, DataCertificate, DataPort, DataPortConfig, DataPortMonitor, Retriever,
+    CertificateMakingError, Copies, DataCertificate, DataPort, DataPortConfig, DataPortMonitor, Retriever,
     RetrieverConfig,
 };
 
@@ -192,8 +193,6 @@ impl Server {
     /// Dropping the future leaves the tasks to their owner: cancel the `tasks` of [`Server::shared`] then.
     pub async fn run(self, reports: Reports, mut orders: mpsc::Receiver<DrainOrder>) {
         let Self { shared, inbound, api, socket, data, admin, addresses } = self;
-        let told = Arc::clone(&shared);
-        let data = data.on_delivered(move |delivered| told.delivered(delivered));
         // Two owners: requests to the function end first, everything they may need later.
         let requests = shared.tasks.child();
         let doors = shared.tasks.child();
@@ -210,7 +209,7 @@ impl Server {
             file
         });
         drop(doors.spawn("admin", serve(admin, Admin::new(Arc::clone(&shared)), limits, doors.clone())));
-        drop(doors.spawn("data port", data.run(doors.clone())));
+        serve_data(&shared, data, &doors);
         if let Some(host) = host_port(&shared) {
             drop(doors.spawn("host port", host.run(doors.clone())));
         }
@@ -333,22 +332,33 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
     });
     let neighbours = config.host_directory.clone();
     let neighbours = neighbours.map(|directory| Neighbours::new(directory, keyring.clone(), tasks.clone()));
+    let data_addresses: Vec<_> = advertised.into_iter().collect();
+    let lifecycle = Lifecycle::new();
+    let place = CopyPlace { boot, addresses: data_addresses.clone(), certificate: data_certificate };
+    let copies = copies(&config, place, &guidance, &lifecycle);
+    let in_flight = InFlight::new(config.in_flight_bytes);
+    let mut retriever = Retriever::new(
+        keyring.clone(),
+        tasks.clone(),
+        RetrieverConfig { digest_max_bytes: config.digest_max_bytes, ..RetrieverConfig::default() },
+    );
+    if let Some(copies) = &copies {
+        retriever = retriever.with_copies(copies.clone());
+        in_flight.when_short(copies.lender());
+    }
     Shared {
         neighbours,
-        in_flight: InFlight::new(config.in_flight_bytes),
-        retriever: Retriever::new(
-            keyring.clone(),
-            tasks.clone(),
-            RetrieverConfig { digest_max_bytes: config.digest_max_bytes, ..RetrieverConfig::default() },
-        ),
+        in_flight,
+        retriever,
+        copies,
         client: Client::new(client, tasks.clone()),
         edges: Edges::new(),
         capabilities: Capabilities::new(),
         function: config.function_address().map(Into::into),
         breaker: Breaker::new(config.container_concurrency),
         readiness: Readiness::new(ready),
-        lifecycle: Lifecycle::new(),
-        data_addresses: advertised.into_iter().collect(),
+        lifecycle,
+        data_addresses,
         data_monitor,
         data_certificate,
         listeners,
@@ -361,6 +371,27 @@ pub(crate) fn assemble(parts: Parts) -> Shared {
         tasks,
         config,
     }
+}
+
+/// What other queue-proxies retrieve for many is served on; by whom, their holder says.
+fn copies(config: &Config, place: CopyPlace, guidance: &Guidance, lifecycle: &Lifecycle) -> Option<Copies> {
+    if place.addresses.is_empty() {
+        return None;
+    }
+    let (mode, guidance, lifecycle) = (config.mode, guidance.clone(), lifecycle.clone());
+    // Serving a copy is sending, and who drains begins nothing new.
+    Some(Copies::new(place, move || mode.min(guidance.mode()) == Mode::On && !lifecycle.is_draining()))
+}
+
+/// Serves the data port, and copies on it.
+pub(crate) fn serve_data(shared: &Arc<Shared>, data: DataPort, doors: &Tasks) {
+    let told = Arc::clone(shared);
+    let mut data = data.on_delivered(move |delivered| told.delivered(delivered));
+    if let Some(copies) = shared.copies.clone() {
+        data = data.with_copies(copies.clone());
+        spawn(doors, "copies", async move { copies.run_expiry().await });
+    }
+    drop(doors.spawn("data port", data.run(doors.clone())));
 }
 
 /// Keeps memory warm for what is retrieved in one piece, and for what functions will write.

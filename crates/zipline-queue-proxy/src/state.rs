@@ -11,7 +11,7 @@ use zipline_protocol::{BootId, FunctionName, InlineReason, Mode, ReferenceKind, 
 use zipline_runtime::{Metrics, Tasks};
 use zipline_seal::Keyring;
 use zipline_transfer::host::Neighbours;
-use zipline_transfer::{DataPortMonitor, Retriever};
+use zipline_transfer::{Copies, DataPortMonitor, Retriever};
 
 use crate::breaker::Breaker;
 use crate::capability::Capabilities;
@@ -122,6 +122,8 @@ pub struct Shared {
     pub in_flight: InFlight,
     /// Retrieves from other queue-proxies.
     pub retriever: Retriever,
+    /// What was retrieved for many and is served to others for a while; `None` if there is no data port.
+    pub copies: Option<Copies>,
     /// Holders on this host; `None`: everything comes over the network.
     pub neighbours: Option<Neighbours>,
     /// Connections to the function, the gateway and whatever the forward proxy passes through to.

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use zipline_protocol::data::{DataRequest, FinalRecord, Mac, Operation, reply_mac_input};
+use zipline_protocol::relay::{CopyPlace, PlaceRole};
 use zipline_protocol::{Nonce, from_text, limits, to_text};
 
 impl Keyring {
@@ -74,6 +75,18 @@ impl SignedRequest {
         parse_mac(proof).is_some_and(|given| expected.ct_eq(&given).into())
     }
 
+    /// The value of `Zipline-Copy`: where the asking side serves copies.
+    #[must_use]
+    pub fn offer(&self, place: &CopyPlace) -> String {
+        place.format(&self.key.data_mac(&[&place.mac_input(PlaceRole::Offer, &self.nonce)]))
+    }
+
+    /// Reads the value of `Zipline-Relay`. `None` if it is malformed, or does not belong to an answer to this request.
+    #[must_use]
+    pub fn verify_relay(&self, value: &str) -> Option<CopyPlace> {
+        verify_place(&self.key, PlaceRole::Relay, &self.nonce, value)
+    }
+
     /// Reads the final record out of the values of `Zipline-Final` and, if there is one, `Zipline-Trailers`. `None` if it
     /// is malformed, too long or not proven: the retrieval has failed.
     #[must_use]
@@ -126,6 +139,18 @@ impl ProvenRequest {
         to_text(&self.key.data_mac(&[&reply_mac_input(&self.request.nonce, status, length)]))
     }
 
+    /// Reads the value of `Zipline-Copy`. `None` if it is malformed, or does not belong to this request.
+    #[must_use]
+    pub fn verify_offer(&self, value: &str) -> Option<CopyPlace> {
+        verify_place(&self.key, PlaceRole::Offer, &self.request.nonce, value)
+    }
+
+    /// The value of `Zipline-Relay`: where the asking side retrieves a copy.
+    #[must_use]
+    pub fn sign_relay(&self, place: &CopyPlace) -> String {
+        place.format(&self.key.data_mac(&[&place.mac_input(PlaceRole::Relay, &self.request.nonce)]))
+    }
+
     /// The values of `Zipline-Final` and, if there are trailers, `Zipline-Trailers`.
     #[must_use]
     pub fn sign_final(&self, record: &FinalRecord) -> (String, Option<String>) {
@@ -139,6 +164,12 @@ impl fmt::Debug for ProvenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ProvenRequest").field("key", &self.key).finish_non_exhaustive()
     }
+}
+
+fn verify_place(key: &Key, role: PlaceRole, nonce: &Nonce, value: &str) -> Option<CopyPlace> {
+    let (place, given) = CopyPlace::parse(role, value).ok()?;
+    let expected = key.data_mac(&[&place.mac_input(role, nonce)]);
+    bool::from(expected.ct_eq(&given)).then_some(place)
 }
 
 fn parse_mac(text: &str) -> Option<Mac> {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use zipline_protocol::control::{KeyMessage, KeyringMessage};
 use zipline_protocol::data::{DataRequest, FinalRecord, Operation};
+use zipline_protocol::relay::CopyPlace;
 use zipline_protocol::{ErrorCode, KeyId, Record, ReferenceKind, ReferenceText, Retrievals, to_text};
 
 fn key(serial: u32) -> TenantKey {
@@ -310,6 +311,27 @@ fn answers_and_final_records_are_bound_to_their_request() {
     let (value, none) = proven.sign_final(&FinalRecord { trailers: Vec::new(), ..record });
     assert_eq!(none, None);
     assert!(first.verify_final(&value, None).is_some());
+}
+
+#[test]
+fn places_of_copies_are_bound_to_their_request_and_to_who_names_them() {
+    let ours = ring("default", &[1], Some(1));
+    let sign = || ours.sign_request(Operation::Retrieve, &mut request()).unwrap();
+    let (first, second) = (sign(), sign());
+    let proven = ours.verify_request(Operation::Retrieve, first.header()).unwrap();
+    let addresses = vec!["10.0.0.2:8031".parse().unwrap()];
+    let place = CopyPlace { boot: new_boot_id(), addresses, certificate: Some([4; 32]) };
+    let (offer, relay) = (first.offer(&place), proven.sign_relay(&place));
+    assert_eq!(proven.verify_offer(&offer), Some(place.clone()));
+    assert_eq!(first.verify_relay(&relay), Some(place.clone()));
+    assert_eq!(second.verify_relay(&relay), None);
+    assert_eq!(proven.verify_offer(&second.offer(&place)), None);
+    assert_eq!(
+        (proven.verify_offer(&relay), first.verify_relay(&offer)),
+        (None, None),
+        "not the one for the other"
+    );
+    assert_eq!(first.verify_relay(&relay.replace("10.0.0.2", "10.0.0.3")), None);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The data plane between queue-proxies: payloads from the holder's memory to the receiver's.
 //!
 //! - [`DataPort`]: the holder's side. Serves retrieve, acknowledge and cancel out of a [`zipline_buffer::Store`].
+//! - [`Copies`]: what was retrieved, served to other receivers for a while.
 //! - [`host`]: both sides on one machine, where memory is passed in place of bytes.
 //! - [`Retriever`]: the receiver's side. Connects, proves, resumes, verifies, acknowledges.
 //! - [`DataCertificate`]: what a data port shows when it speaks TLS.
@@ -11,6 +12,7 @@
 //! `docs/protocol.md` sections 6 and 9 are the truth for both sides.
 #![forbid(unsafe_code)]
 
+mod copies;
 mod error;
 pub mod host;
 mod port;
@@ -19,6 +21,7 @@ pub mod sockets;
 mod tls;
 pub mod trailers;
 
+pub use copies::Copies;
 pub use error::{RetrieveError, RetrieveErrorKind, Source};
 pub use port::head as request_head;
 pub use port::{DataPort, DataPortConfig, DataPortMonitor, DataPortStats};

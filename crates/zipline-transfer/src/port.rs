@@ -13,11 +13,14 @@ mod link;
 mod peers;
 mod send;
 mod slots;
+mod spread;
 
+use crate::Copies;
 use crate::sockets;
 use crate::tls::DataCertificate;
 use peers::Peers;
 use slots::Slots;
+use spread::Spread;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -59,6 +62,8 @@ pub struct DataPortConfig {
     pub large_send_bytes: u64,
     /// Most requests that wait for their turn; further ones are refused at once.
     pub max_waiting_sends: usize,
+    /// A put of so many bytes or more may be retrieved from receivers that have it.
+    pub relay_min_bytes: u64,
     /// Longest wait for a turn; then the request is refused.
     pub send_wait: Duration,
     /// A receiver that takes nothing for so long does not count among the large sends any more.
@@ -81,6 +86,7 @@ impl DataPortConfig {
             max_sends: limits::LARGE_SENDS,
             large_send_bytes: limits::LARGE_SEND,
             max_waiting_sends: 4096,
+            relay_min_bytes: limits::RELAY_MIN,
             send_wait: limits::SEND_WAIT,
             slow_after: limits::SLOW_AFTER,
         }
@@ -108,6 +114,10 @@ pub struct DataPortStats {
     pub large_sends: u64,
     /// Requests that wait now until fewer large payloads are sent.
     pub waiting_sends: u64,
+    /// Leases whose receivers were named a relay.
+    pub relayed: u64,
+    /// Answers that bytes of a copy followed; among `sends`.
+    pub copy_sends: u64,
     /// Requests refused because too many waited, or their turn did not come in time.
     pub refused_sends: u64,
 }
@@ -121,6 +131,8 @@ struct Counters {
     sent_bytes: AtomicU64,
     sends: AtomicU64,
     refused_sends: AtomicU64,
+    relayed: AtomicU64,
+    copy_sends: AtomicU64,
 }
 
 /// Is told of every delivery.
@@ -141,6 +153,9 @@ struct Shared {
     store: Store,
     peers: Peers,
     slots: Slots,
+    spread: Spread,
+    /// Copies of what others hold, if any are served.
+    copies: OnceLock<Copies>,
     counters: Counters,
 }
 
@@ -163,6 +178,8 @@ impl DataPortMonitor {
             sends: counters.sends.load(Ordering::Relaxed),
             large_sends: self.0.slots.running() as u64,
             waiting_sends: self.0.slots.waiting() as u64,
+            relayed: counters.relayed.load(Ordering::Relaxed),
+            copy_sends: counters.copy_sends.load(Ordering::Relaxed),
             refused_sends: counters.refused_sends.load(Ordering::Relaxed),
         }
     }
@@ -186,8 +203,17 @@ impl DataPort {
         let address = listener.local_addr()?;
         let peers = Peers::new(config.connections_per_peer);
         let slots = Slots::new(config.max_sends, config.max_waiting_sends);
-        let (counters, on_delivered) = (Counters::default(), OnceLock::new());
-        let shared = Arc::new(Shared { on_delivered, config, keyring, store, peers, slots, counters });
+        let shared = Arc::new(Shared {
+            on_delivered: OnceLock::new(),
+            config,
+            keyring,
+            store,
+            peers,
+            slots,
+            spread: Spread::default(),
+            copies: OnceLock::new(),
+            counters: Counters::default(),
+        });
         Ok(Self { listener, address, shared })
     }
 
@@ -203,6 +229,14 @@ impl DataPort {
     pub fn on_delivered(self, told: impl Fn(Delivered) + Send + Sync + 'static) -> Self {
         // A second one changes nothing, as documented.
         let _ = self.shared.on_delivered.set(OnDelivered(Box::new(told)));
+        self
+    }
+
+    /// Serves `copies` as well. The first ones given stay.
+    #[must_use]
+    pub fn with_copies(self, copies: Copies) -> Self {
+        // Second ones change nothing, as documented.
+        let _ = self.shared.copies.set(copies);
         self
     }
 

@@ -4,11 +4,13 @@ mod body;
 mod connect;
 mod exchange;
 mod fetch;
+mod filling;
 mod grant;
 mod intake;
 mod moving;
 mod pool;
 mod retrieval;
+mod room;
 mod settling;
 mod wire;
 
@@ -16,15 +18,17 @@ pub use body::{Outcome, RetrievalBody, RetrievalOutcome};
 pub use fetch::Fetched;
 pub use retrieval::Retrieval;
 
+use crate::Copies;
 use crate::error::{RetrieveError, RetrieveErrorKind as Kind};
-use exchange::{Answer, Holder};
-use grant::{GrantError, grant};
+use exchange::Holder;
+use grant::{GrantError, Granted, ask};
 use pool::Pool;
 use settling::give_back;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
+use zipline_protocol::relay::CopyPlace;
 use zipline_protocol::{Record, limits};
 use zipline_runtime::Tasks;
 use zipline_seal::Keyring;
@@ -43,6 +47,8 @@ pub struct RetrieverConfig {
     pub progress_timeout: Duration,
     /// Connections in a row that may break having brought less than 64 KiB each.
     pub attempts: u32,
+    /// Longest time to be granted a copy by a relay, connecting included; then the holder is asked.
+    pub relay_wait: Duration,
     /// Tries of one acknowledgement.
     pub acknowledge_attempts: u32,
     /// Payloads up to this length are hashed on arrival, so that a digest in their final record can be verified. A digest
@@ -72,6 +78,7 @@ impl Default for RetrieverConfig {
             connect_stagger: limits::CONNECT_STAGGER,
             progress_timeout: limits::PROGRESS_TIMEOUT,
             attempts: limits::RETRIEVE_ATTEMPTS,
+            relay_wait: limits::RELAY_WAIT,
             acknowledge_attempts: limits::ACKNOWLEDGE_ATTEMPTS,
             digest_max_bytes: limits::DIGEST_MAX,
             parts_min_bytes: 1 << 20,
@@ -116,6 +123,8 @@ struct Shared {
     pool: Arc<Pool>,
     /// Threads that may move bytes.
     movers: Arc<Semaphore>,
+    /// Where what is fetched for many is copied, if it is.
+    copies: OnceLock<Copies>,
 }
 
 impl Retriever {
@@ -135,7 +144,16 @@ impl Retriever {
             }
         }));
         let movers = Arc::new(Semaphore::new(config.movers));
-        Self { shared: Arc::new(Shared { keyring, tasks, config, pool, movers }) }
+        Self { shared: Arc::new(Shared { keyring, tasks, config, pool, movers, copies: OnceLock::new() }) }
+    }
+
+    /// Makes copies of what is fetched for many, and retrieves from others who do, where the holder says so. The first ones given
+    /// stay, also for clones.
+    #[must_use]
+    pub fn with_copies(self, copies: Copies) -> Self {
+        // Second ones change nothing, as documented.
+        let _ = self.shared.copies.set(copies);
+        self
     }
 
     /// Connects to the holder that `record` names and is granted a lease. The bytes follow from the [`Retrieval`].
@@ -150,8 +168,10 @@ impl Retriever {
     /// Dropping the future closes the connection and gives back a lease that may have been granted meanwhile.
     pub async fn start(&self, record: &Record, options: RetrieveOptions) -> Result<Retrieval, RetrieveError> {
         let holder = Arc::new(Holder::of(record, zipline_seal::new_lease_id()));
-        let answer = self.grant_first(&holder, options).await?;
-        Retrieval::new(Arc::clone(&self.shared), Arc::clone(&holder), record, options, answer)
+        let Granted::Bytes(answer) = self.grant_first(&holder, options, None).await? else {
+            return Err(Kind::Malformed { part: "a relay that nobody asked for" }.into());
+        };
+        Retrieval::new(Arc::clone(&self.shared), Arc::clone(&holder), record, options, *answer)
     }
 
     /// Takes the lease. One that may have been granted without our knowing is given back.
@@ -159,9 +179,10 @@ impl Retriever {
         &self,
         holder: &Arc<Holder>,
         options: RetrieveOptions,
-    ) -> Result<Answer, RetrieveError> {
+        offer: Option<&CopyPlace>,
+    ) -> Result<Granted, RetrieveError> {
         let mut unsettled = Unsettled { shared: &self.shared, holder, granted: true };
-        let answer = self.first_grant(holder, options).await.inspect_err(|error| {
+        let answer = self.first_grant(holder, options, offer).await.inspect_err(|error| {
             unsettled.granted = error.may_hold_a_lease();
         })?;
         unsettled.granted = false;
@@ -170,12 +191,17 @@ impl Retriever {
 
     /// Takes the lease, with as many connections as may break in a row. A holder that is busy is asked again as often, unless the
     /// payload is an invocation's: that can be sent inline.
-    async fn first_grant(&self, holder: &Holder, options: RetrieveOptions) -> Result<Answer, RetrieveError> {
+    async fn first_grant(
+        &self,
+        holder: &Holder,
+        options: RetrieveOptions,
+        offer: Option<&CopyPlace>,
+    ) -> Result<Granted, RetrieveError> {
         let config = &self.shared.config;
         let (mut broken, mut busy, mut deadline) = (0, 0, None);
         loop {
-            match grant(&self.shared, holder, options.from, options.to, deadline).await {
-                Ok(answer) => return Ok(answer),
+            match ask(&self.shared, holder, options.from, options.to, deadline, offer).await {
+                Ok(granted) => return Ok(granted),
                 Err(GrantError::Final(error))
                     if error.is_busy() && holder.may_wait && busy + 1 < config.attempts =>
                 {

@@ -4,6 +4,7 @@
 //! are copied or freed and never across an await. Who waits holds a oneshot; answers are sent under the lock, so that
 //! a wait that is given up knows for certain whether it was answered.
 mod adopt;
+mod copy;
 mod drive;
 mod expect;
 mod guard;
@@ -34,6 +35,7 @@ use crate::ledger::{
     Admission, Begun, Effect, Grant, LeaseKey, LeaseWish, Leased, Ledger, Limits, Serial, Ticket,
 };
 pub use adopt::Charge;
+pub use copy::CopyWriter;
 pub use expect::Expected;
 pub use guard::PayloadGuard;
 pub use reader::PayloadReader;
@@ -368,12 +370,13 @@ impl Store {
         self.shared.with(|state, now| state.ledger.cancel_lease(now, payload, LeaseKey::Remote(*lease)))
     }
 
-    /// The receiver of a lease lives, though it may take no bytes now.
+    /// The receiver of a lease lives, though it may take no bytes now. Of bytes that it has from elsewhere it says how many: more
+    /// of them than before are progress.
     ///
     /// # Errors
     /// [`AckError`]: the lease is not known (any more).
-    pub fn alive(&self, payload: &PayloadId, lease: &LeaseId) -> Result<(), AckError> {
-        self.shared.with(|state, now| state.ledger.alive(now, payload, LeaseKey::Remote(*lease)))
+    pub fn alive(&self, payload: &PayloadId, lease: &LeaseId, elsewhere: u64) -> Result<(), AckError> {
+        self.shared.with(|state, now| state.ledger.alive(now, payload, LeaseKey::Remote(*lease), elsewhere))
     }
 
     /// Frees a payload; its readers end. Releasing a spent one changes nothing.

@@ -1,4 +1,5 @@
 mod apart;
+mod copies;
 mod expect;
 mod growing;
 mod placed;
@@ -733,7 +734,7 @@ async fn a_receiver_is_missed_only_once_it_has_shown_no_life() {
     let mut lost = std::pin::pin!(guard.abandoned(limit));
     for _ in 0..20 {
         assert!(tokio::time::timeout(Duration::from_secs(1), lost.as_mut()).await.is_err());
-        store.alive(&id(1), &lease).unwrap();
+        store.alive(&id(1), &lease, 0).unwrap();
     }
     let last = Instant::now();
     lost.await;

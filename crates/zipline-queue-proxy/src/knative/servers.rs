@@ -39,7 +39,7 @@ use crate::keys::controller::{Controller, ControllerConfig};
 use crate::keys::holding;
 use crate::local::Local;
 use crate::sdk;
-use crate::server::{self, Parts, Socket, keep_warm, spawn};
+use crate::server::{self, Parts, Socket, keep_warm, serve_data, spawn};
 use crate::state::Shared;
 
 /// Connections of one serving port. Go's servers have no bound; this one is above what a pod can have descriptors for.
@@ -316,9 +316,7 @@ impl KnativeServer {
             drop(doors.spawn("status", serve(listener, status, own, doors.clone())));
         }
         if let Some(data) = data {
-            let told = Arc::clone(&shared);
-            let data = data.on_delivered(move |delivered| told.delivered(delivered));
-            drop(doors.spawn("data port", data.run(doors.clone())));
+            serve_data(&shared, data, &doors);
         }
         spawn(&doors, "expiry", shared.store.run_expiry());
         spawn(&doors, "warm memory", keep_warm(&shared));

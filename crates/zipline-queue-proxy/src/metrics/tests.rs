@@ -108,17 +108,22 @@ fn the_data_port_shows_what_it_sends_and_who_waits() {
     let text = exposed(|metrics| {
         let stats = DataPortStats {
             sends: 9,
+            relayed: 5,
+            copy_sends: 6,
             refused_sends: 1,
             large_sends: 2,
             waiting_sends: 3,
             ..DataPortStats::default()
         };
-        metrics.set_data_port(&stats);
-        metrics.set_data_port(&stats);
+        metrics.set_data_port(&stats, 4);
+        metrics.set_data_port(&stats, 4);
     });
     for line in [
         "zipline_sends_total 9",
         "zipline_sends_refused_total 1",
+        "zipline_sends_relayed_total 5",
+        "zipline_copy_sends_total 6",
+        "zipline_copies 4",
         "zipline_large_sends 2",
         "zipline_sends_waiting 3",
     ] {

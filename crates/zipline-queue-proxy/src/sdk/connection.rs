@@ -115,7 +115,7 @@ impl Connection {
             returns: segments.returns(),
             segments,
             granting: 0,
-            incoming: Closing(Incoming::new(shared.in_flight.clone())),
+            incoming: Closing(Incoming::new(shared.in_flight.clone(), shared.copies.clone())),
             handles: HashMap::new(),
             next_handle: 0,
             shown: HashMap::new(),

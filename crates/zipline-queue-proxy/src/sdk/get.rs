@@ -17,7 +17,7 @@ use super::memory::Incoming;
 use super::segments::Mappings;
 use crate::api::Refusal;
 use crate::api::reference::open_text;
-use crate::edges::Direction;
+use crate::edges::{Direction, Zones};
 use crate::state::{Shared, Transfer};
 
 /// A payload that is there as a whole. Dropping it without [`Gotten::delivered`] gives its lease back: nothing is spent.
@@ -179,17 +179,22 @@ async fn remote(shared: &Arc<Shared>, incoming: &Incoming, record: Record) -> Re
                 SharedBytes::Inline(bytes) => GottenBytes::Inline(bytes),
                 SharedBytes::Segment(bytes) => GottenBytes::Memory(bytes),
             };
-            received(shared, &record, Way::SameHost, bytes.len(), started);
+            received(shared, shared.zones(&record.zone), Way::SameHost, bytes.len(), started);
             let lease = Lease::Host(receipt);
             return Ok(Gotten { origin: Origin::Host, content_type: record.content_type, bytes, lease });
         }
     }
+    let mut zones = shared.zones(&record.zone);
     let (bytes, lease) = match record.length.filter(|length| *length > INLINE_MAX as u64) {
         // The socket is read straight into memory that the function will see.
         Some(length) => {
             let memory = incoming.segment(length).await?;
             let fetched = shared.retriever.fetch(&record, memory).await;
             let fetched = fetched.map_err(|error| lost(error.code(), &error))?;
+            if fetched.is_relayed() {
+                // Nobody says where a relay is.
+                zones = Zones::Unknown;
+            }
             (GottenBytes::Memory(fetched.bytes()), Lease::Fetched(Box::new(fetched)))
         }
         None => {
@@ -206,11 +211,11 @@ async fn remote(shared: &Arc<Shared>, incoming: &Incoming, record: Record) -> Re
             (place.filled()?, Lease::Remote(Arc::clone(shared), Box::new(retrieval)))
         }
     };
-    received(shared, &record, Way::Network, bytes.len(), started);
+    received(shared, zones, Way::Network, bytes.len(), started);
     Ok(Gotten { origin: Origin::Network, content_type: record.content_type, bytes, lease })
 }
 
-fn received(shared: &Shared, record: &Record, way: Way, bytes: u64, started: Instant) {
+fn received(shared: &Shared, zones: Zones, way: Way, bytes: u64, started: Instant) {
     let elapsed = started.elapsed();
     shared.metrics.retrieved(elapsed);
     shared.record(Transfer {
@@ -219,7 +224,7 @@ fn received(shared: &Shared, record: &Record, way: Way, bytes: u64, started: Ins
         peer: None,
         way,
         reason: None,
-        zones: shared.zones(&record.zone),
+        zones,
         bytes,
         elapsed,
     });

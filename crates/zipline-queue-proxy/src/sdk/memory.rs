@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use zipline_buffer::{BeginError, Charge, InFlight, Permit, Store};
 use zipline_protocol::ErrorCode;
 use zipline_segment::{Home, HugePages, Mapping, SegmentMut};
+use zipline_transfer::Copies;
 
 use crate::api::Refusal;
 
@@ -34,6 +35,9 @@ const IN_FLIGHT_SETTINGS: &str = "the budget: ZIPLINE_INFLIGHT_BYTES of the queu
 /// What bounds the largest payload that is put in one piece.
 const HELD_SETTINGS: &str = "raise the budget: ZIPLINE_BUDGET_BYTES of the queue-proxy, --budget of `zipline up`, \
                              zipline.internal/budget";
+
+/// Copies for others that nobody retrieves may lie in warm segments; after so long they give way to what their function gets next.
+const COPY_IDLE: Duration = Duration::from_millis(250);
 
 /// Warm segments go when they were not used for so long.
 pub(super) const WARM_IDLE: Duration = Duration::from_secs(20);
@@ -154,6 +158,8 @@ pub(super) struct Gone {
 #[derive(Debug)]
 struct Warm {
     budget: InFlight,
+    /// What others may retrieve of what lies here.
+    copies: Option<Copies>,
     state: Mutex<WarmState>,
     /// Something was given up.
     bell: Notify,
@@ -169,8 +175,8 @@ struct WarmState {
 }
 
 impl Incoming {
-    pub(super) fn new(budget: InFlight) -> Self {
-        Self { shared: Arc::new(Warm { budget, state: Mutex::default(), bell: Notify::new() }) }
+    pub(super) fn new(budget: InFlight, copies: Option<Copies>) -> Self {
+        Self { shared: Arc::new(Warm { budget, copies, state: Mutex::default(), bell: Notify::new() }) }
     }
 
     /// A segment for `len` bytes, warm if there is one.
@@ -180,7 +186,9 @@ impl Incoming {
     /// # Cancel safety
     /// Dropping the future gives up its place.
     pub(super) async fn segment(&self, len: u64) -> Result<SegmentMut, Refusal> {
-        let charged = match self.take(len) {
+        let gave_way = || self.shared.copies.as_ref().is_some_and(|copies| copies.let_go_idle(COPY_IDLE));
+        let warm = self.take(len).or_else(|| if gave_way() { self.take(len) } else { None });
+        let charged = match warm {
             Some(warm) => warm,
             None => {
                 // What is warm and does not fit must not keep budget from what is needed.
@@ -250,8 +258,9 @@ impl Warm {
             let mut state = self.state.lock();
             if state.closed {
                 Some(charged)
-            } else if state.segments.len() >= WARM_MAX {
-                // The function said that it is done with it, so its pages go where they can.
+            } else if state.segments.len() >= WARM_MAX || !charged.mapping.may_be_written_again(false) {
+                // The function said that it is done with it, so its pages go where they can; those that a socket has of a copy
+                // stay as they are.
                 state.gone.push(charged.discard());
                 self.bell.notify_one();
                 None
@@ -332,7 +341,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_back_is_used_again_until_it_is_cold() {
-        let incoming = Incoming::new(InFlight::new(10 << 20));
+        let incoming = Incoming::new(InFlight::new(10 << 20), None);
         let first = incoming.segment(1_000_000).await.unwrap();
         let id = first.mapping().id();
         let second = incoming.segment(1_000_000).await.unwrap();
@@ -352,7 +361,7 @@ mod tests {
 
     #[tokio::test]
     async fn warm_memory_makes_room_for_what_does_not_fit_it() {
-        let incoming = Incoming::new(InFlight::new(4 << 20));
+        let incoming = Incoming::new(InFlight::new(4 << 20), None);
         drop(incoming.segment(3 << 20).await.unwrap());
         // Its share comes when the connection knows that nobody has the other one mapped.
         let unmapped = async {
@@ -366,6 +375,18 @@ mod tests {
         for named in ["5242880 bytes", "4194304 bytes", "ZIPLINE_INFLIGHT_BYTES", "--in-flight"] {
             assert!(error.detail().contains(named), "{named}: {error:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn memory_that_a_socket_has_pages_of_is_not_written_again() {
+        let incoming = Incoming::new(InFlight::new(10 << 20), None);
+        let segment = incoming.segment(1 << 20).await.unwrap();
+        let (id, queued) = (segment.mapping().id(), segment.mapping().queue());
+        drop(segment);
+        let next = incoming.segment(1 << 20).await.unwrap();
+        assert_ne!(next.mapping().id(), id);
+        assert_eq!(incoming.gone().len(), 1, "the client is told to unmap it");
+        drop(queued);
     }
 
     #[tokio::test]
@@ -393,7 +414,7 @@ mod tests {
 
     #[tokio::test]
     async fn after_the_end_of_the_connection_nothing_is_used_again() {
-        let incoming = Incoming::new(InFlight::new(4 << 20));
+        let incoming = Incoming::new(InFlight::new(4 << 20), None);
         let segment = incoming.segment(1 << 20).await.unwrap();
         drop(incoming.segment(1 << 20).await.unwrap());
         drop(Closing(incoming.clone()));

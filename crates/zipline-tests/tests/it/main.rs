@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod broadcast;
 mod deferred;
 mod engine;
 mod fakes;

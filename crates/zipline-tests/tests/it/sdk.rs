@@ -18,7 +18,7 @@ use crate::deferred::get;
 /// From a payload in its frame to one of several segments.
 const LENGTHS: [usize; 7] = [0, 1, 10_000, 65_536, 65_537, 1 << 20, 20_000_000];
 
-fn options(side: &QueueProxy) -> Options {
+pub(crate) fn options(side: &QueueProxy) -> Options {
     Options::new().socket(&side.socket.display().to_string()).token(&side.token)
 }
 

@@ -139,7 +139,7 @@ impl Neighbour<'_> {
                 self.open.remove(&asked.lease);
                 store.cancel(&asked.payload, &asked.lease)
             }
-            Operation::Alive => store.alive(&asked.payload, &asked.lease),
+            Operation::Alive => store.alive(&asked.payload, &asked.lease, 0),
         };
         done.map_err(|error| Refusal::new(error.data_status(), error.code(), error.to_string()))?;
         let mut frame = Vec::new();

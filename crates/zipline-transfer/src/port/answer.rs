@@ -3,14 +3,16 @@
 use super::Shared;
 use super::head::{Proof, RequestHead};
 use super::slots::Slot;
+use crate::Copies;
 use futures_util::FutureExt as _;
 use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::atomic::Ordering;
 use tokio::time::timeout;
-use zipline_buffer::{LeaseRequest, PayloadPhase, PayloadReader};
+use zipline_buffer::{LeaseRequest, PayloadPhase, PayloadReader, Store};
 use zipline_protocol::data::Operation;
-use zipline_protocol::{ErrorCode, PROBLEM_MEDIA_TYPE, Problem, header};
+use zipline_protocol::relay::CopyPlace;
+use zipline_protocol::{ErrorCode, PROBLEM_MEDIA_TYPE, PayloadId, Problem, ReferenceKind, header};
 use zipline_seal::ProvenRequest;
 
 /// The answer to one request.
@@ -47,15 +49,17 @@ pub(super) async fn answer(shared: &Shared, peer: IpAddr, request: &RequestHead)
     if asked.boot != shared.config.boot {
         return refuse(&proven, 421, ErrorCode::PayloadLost, "the payload belongs to another process");
     }
+    let source = Source::of(shared, &asked.payload);
+    let store = source.store;
     let done = match operation {
-        Operation::Retrieve => return retrieve(shared, peer, proven).await,
+        Operation::Retrieve => return retrieve(shared, &source, peer, request, proven).await,
         Operation::Part => {
             let asked = lease_request(&proven, peer);
-            return match shared.store.part(asked) {
+            return match store.part(asked) {
                 // Its lease was waited for.
                 Ok(reader) => {
-                    let slot = is_large(shared, &asked).then(|| shared.slots.take_now(asked.lease));
-                    granted(shared, reader, proven, slot)
+                    let slot = is_large(shared, store, &asked).then(|| shared.slots.take_now(asked.lease));
+                    granted(shared, &source, reader, proven, slot)
                 }
                 Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
             };
@@ -63,13 +67,21 @@ pub(super) async fn answer(shared: &Shared, peer: IpAddr, request: &RequestHead)
         Operation::Share => {
             return refuse(&proven, 404, ErrorCode::NotFound, "memory is shared on the host's own socket");
         }
-        Operation::Acknowledge => shared.store.acknowledge(&asked.payload, &asked.lease).map(|delivered| {
+        Operation::Acknowledge => store.acknowledge(&asked.payload, &asked.lease).map(|delivered| {
+            shared.spread.done(&asked.payload, &asked.lease);
+            // Of a copy, the holder tells.
+            let delivered = delivered.filter(|_| !source.is_copy);
             if let (Some(delivered), Some(told)) = (delivered, shared.on_delivered.get()) {
                 told.0(delivered);
             }
         }),
-        Operation::Cancel => shared.store.cancel(&asked.payload, &asked.lease),
-        Operation::Alive => shared.store.alive(&asked.payload, &asked.lease),
+        Operation::Cancel => {
+            shared.spread.left(&asked.payload, &asked.lease);
+            store.cancel(&asked.payload, &asked.lease)
+        }
+        Operation::Alive => store.alive(&asked.payload, &asked.lease, asked.from).map(|()| {
+            shared.spread.lives(&asked.payload, &asked.lease);
+        }),
     };
     match done {
         Ok(()) => {
@@ -79,22 +91,57 @@ pub(super) async fn answer(shared: &Shared, peer: IpAddr, request: &RequestHead)
     }
 }
 
+/// Where a payload is read from.
+struct Source<'a> {
+    store: &'a Store,
+    /// It is held elsewhere.
+    is_copy: bool,
+}
+
+impl<'a> Source<'a> {
+    fn of(shared: &'a Shared, payload: &PayloadId) -> Self {
+        let copies = shared.copies.get().map(Copies::store);
+        match copies.filter(|copies| copies.info(payload).is_some()) {
+            Some(store) => Self { store, is_copy: true },
+            None => Self { store: &shared.store, is_copy: false },
+        }
+    }
+}
+
 /// Takes or resumes a lease. A large payload waits its turn before, so that a lease that is there is sent at once.
-async fn retrieve(shared: &Shared, peer: IpAddr, proven: ProvenRequest) -> Answer {
-    let asked = lease_request(&proven, peer);
+async fn retrieve(
+    shared: &Shared,
+    source: &Source<'_>,
+    peer: IpAddr,
+    request: &RequestHead,
+    proven: ProvenRequest,
+) -> Answer {
+    let (store, asked) = (source.store, lease_request(&proven, peer));
+    // A lease that runs has had its turn, and its receiver would take more waiting for the holder's silence.
+    let runs = store.alive(&asked.payload, &asked.lease, 0).is_ok();
+    if runs {
+        shared.spread.came_back(&asked.payload, &asked.lease);
+    } else if let Some(offer) = offer(shared, source, request, &proven) {
+        let tls = shared.config.certificate.is_some();
+        if let Some(relay) = shared.spread.assign(&asked.payload, asked.lease, offer, tls) {
+            return name_relay(shared, asked, &proven, &relay).await;
+        }
+    }
     let mut slot = None;
-    if is_large(shared, &asked) {
-        // A lease that runs has had its turn, and its receiver would take more waiting for the holder's silence.
-        if shared.store.alive(&asked.payload, &asked.lease).is_ok() {
+    if is_large(shared, store, &asked) {
+        if runs {
             slot = Some(shared.slots.take_now(asked.lease));
         } else {
             match timeout(shared.config.send_wait, shared.slots.take(peer, asked.lease)).await {
                 Ok(Ok(taken)) => slot = Some(taken),
-                Ok(Err(_)) | Err(_) => return busy(shared, &proven),
+                Ok(Err(_)) | Err(_) => {
+                    shared.spread.left(&asked.payload, &asked.lease);
+                    return busy(shared, &proven);
+                }
             }
         }
     }
-    let mut leasing = pin!(shared.store.lease(asked));
+    let mut leasing = pin!(store.lease(asked));
     let leased = match (&mut leasing).now_or_never() {
         Some(leased) => leased,
         None => {
@@ -106,10 +153,51 @@ async fn retrieve(shared: &Shared, peer: IpAddr, proven: ProvenRequest) -> Answe
     match leased {
         Ok(reader) => {
             // That lease was sent to until now: this one takes its place.
-            let slot = slot.or_else(|| is_large(shared, &asked).then(|| shared.slots.take_now(asked.lease)));
-            granted(shared, reader, proven, slot)
+            let slot =
+                slot.or_else(|| is_large(shared, store, &asked).then(|| shared.slots.take_now(asked.lease)));
+            granted(shared, source, reader, proven, slot)
         }
-        Err(error) => refuse(&proven, error.data_status(), error.code(), &error.to_string()),
+        Err(error) => {
+            shared.spread.left(&asked.payload, &asked.lease);
+            refuse(&proven, error.data_status(), error.code(), &error.to_string())
+        }
+    }
+}
+
+/// Where the receiver would serve a copy, if it says so and the payload is one for many that is held here.
+fn offer(
+    shared: &Shared,
+    source: &Source<'_>,
+    request: &RequestHead,
+    proven: &ProvenRequest,
+) -> Option<CopyPlace> {
+    let value = request.copy.as_deref().filter(|_| !source.is_copy && proven.request().from == 0)?;
+    let info = source.store.info(&proven.request().payload)?;
+    let is_large = info.length.is_some_and(|length| length >= shared.config.relay_min_bytes);
+    if is_large && info.kind == ReferenceKind::Put { proven.verify_offer(value) } else { None }
+}
+
+/// Grants the lease, whose bytes are to be had from `relay`. It runs like one whose connection broke: the receiver may come back.
+async fn name_relay(
+    shared: &Shared,
+    asked: LeaseRequest,
+    proven: &ProvenRequest,
+    relay: &CopyPlace,
+) -> Answer {
+    match shared.store.lease(asked).await {
+        Ok(reader) => {
+            drop(reader);
+            shared.spread.lives(&asked.payload, &asked.lease);
+            shared.counters.relayed.fetch_add(1, Ordering::Relaxed);
+            let mut head = start(307, Some(&proven.sign_reply(307, Some(0))));
+            field(&mut head, header::RELAY, &proven.sign_relay(relay));
+            field(&mut head, "content-length", "0");
+            Answer::Short { head, body: String::new() }
+        }
+        Err(error) => {
+            shared.spread.left(&asked.payload, &asked.lease);
+            refuse(proven, error.data_status(), error.code(), &error.to_string())
+        }
     }
 }
 
@@ -119,8 +207,8 @@ fn lease_request(proven: &ProvenRequest, peer: IpAddr) -> LeaseRequest {
 }
 
 /// Whether so much of the payload is there to be sent that it is a large send. One that still fills goes at its sender's pace.
-fn is_large(shared: &Shared, asked: &LeaseRequest) -> bool {
-    let Some(info) = shared.store.info(&asked.payload) else { return false };
+fn is_large(shared: &Shared, store: &Store, asked: &LeaseRequest) -> bool {
+    let Some(info) = store.info(&asked.payload) else { return false };
     let Some(length) = info.length.filter(|_| info.phase != PayloadPhase::Filling) else { return false };
     let end = asked.to.map_or(length, |to| to.min(length));
     end.saturating_sub(asked.from) >= shared.config.large_send_bytes
@@ -173,8 +261,15 @@ async fn prove(shared: &Shared, request: &RequestHead) -> Result<(Operation, Pro
     }
 }
 
-fn granted(shared: &Shared, reader: PayloadReader, proven: ProvenRequest, slot: Option<Slot>) -> Answer {
+fn granted(
+    shared: &Shared,
+    source: &Source<'_>,
+    reader: PayloadReader,
+    proven: ProvenRequest,
+    slot: Option<Slot>,
+) -> Answer {
     shared.counters.sends.fetch_add(1, Ordering::Relaxed);
+    shared.counters.copy_sends.fetch_add(u64::from(source.is_copy), Ordering::Relaxed);
     let (from, to) = (proven.request().from, proven.request().to);
     let length = reader.payload_length();
     let named = length.map_or_else(|| "*".to_owned(), |length| length.to_string());

@@ -22,6 +22,8 @@ pub struct RequestHead {
     pub target: String,
     /// The values of its `Zipline-Auth` fields that are text; see [`Proof`].
     pub proof: Proof,
+    /// The value of its `Zipline-Copy` field, if there is one that is text.
+    pub copy: Option<String>,
     /// Whether a body follows. None is read, so such a connection ends.
     pub has_body: bool,
     /// Whether the peer wants to use the connection again.
@@ -122,6 +124,12 @@ pub fn parse(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
         }
         _ => Proof::Malformed,
     };
+    let mut copies = values(header::COPY);
+    let copy = match (copies.next(), copies.next()) {
+        (Some(value), None) if value.is_ascii() => std::str::from_utf8(value).ok().map(str::to_owned),
+        // Whoever offers nothing in good form offers nothing.
+        _ => None,
+    };
     let closes = values("connection").flat_map(|value| value.split(|byte| *byte == b','));
     let keep_alive = !closes.map(<[u8]>::trim_ascii).any(|token| token.eq_ignore_ascii_case(b"close"));
     Ok(Some(RequestHead {
@@ -129,6 +137,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<RequestHead>, HeadError> {
         method: method.to_owned(),
         target: target.to_owned(),
         proof,
+        copy,
         has_body: coded || length > 0,
         keep_alive,
     }))

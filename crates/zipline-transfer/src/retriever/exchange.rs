@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use zipline_protocol::data::{DataRequest, Operation};
+use zipline_protocol::relay::CopyPlace;
 use zipline_protocol::{BootId, KeyId, LeaseId, PayloadId, Record, ReferenceKind, header};
 use zipline_seal::{SignedRequest, new_nonce};
 
@@ -57,6 +58,8 @@ pub(super) struct Answer {
 pub(super) enum ExchangeError {
     /// The connection broke; another one may do better.
     Broken(io::Error),
+    /// The holder has granted the lease, and names a relay; `None`: which one cannot be believed.
+    Relayed(Option<Box<CopyPlace>>),
     /// Another try would end the same way, or nothing could be connected.
     Final(RetrieveError),
 }
@@ -85,13 +88,14 @@ pub(super) async fn checkout(
     Ok((Connection { wire: Wire::new(stream, shared.pool.recycler()), address, certificate }, false))
 }
 
-/// Sends one request over `connection`. An answer that refuses becomes an error, if it is proven, and the connection goes
+/// Sends one request over `connection`. With `offer`, the asking side would serve a copy there, and may be named a relay. An answer that refuses becomes an error, if it is proven, and the connection goes
 /// back to the pool. There is no time limit here.
 pub(super) async fn send(
     shared: &Shared,
     holder: &Holder,
     operation: Operation,
     range: (u64, Option<u64>),
+    offer: Option<&CopyPlace>,
     mut connection: Connection,
 ) -> Result<Answer, ExchangeError> {
     let mut asked = DataRequest {
@@ -104,7 +108,7 @@ pub(super) async fn send(
         to: range.1,
     };
     let signed = shared.keyring.sign_request(operation, &mut asked).map_err(|_| Kind::NoKey)?;
-    let request = build(operation, connection.address, &signed);
+    let request = build(operation, connection.address, &signed, offer);
     let head = connection.wire.ask(&request).await.map_err(|error| match error {
         WireError::Broken(error) => ExchangeError::Broken(error),
         // Whoever answers does not speak HTTP: a port with TLS, to which this is no connection.
@@ -120,21 +124,27 @@ pub(super) async fn send(
         if read_off(&mut connection.wire).await {
             shared.pool.put(connection);
         }
+        if status == 307 && offer.is_some() {
+            let relay = single(&head.headers, header::RELAY).and_then(|value| signed.verify_relay(value));
+            return Err(ExchangeError::Relayed(relay.map(Box::new)));
+        }
         return Err(Kind::Refused { status, code: code_of_status(status) }.into());
     }
     Ok(Answer { length, signed, connection })
 }
 
-/// Acknowledges or cancels: one request over whatever connection there is. There is no time limit here beyond connecting.
+/// Acknowledges, cancels or shows life: one request over whatever connection there is. There is no time limit here beyond
+/// connecting. `from` is how many bytes came from elsewhere.
 pub(super) async fn tell(
     shared: &Shared,
     holder: &Holder,
     operation: Operation,
+    from: u64,
 ) -> Result<(), ExchangeError> {
     let mut fresh = false;
     loop {
         let (connection, used) = checkout(shared, holder, fresh).await?;
-        match send(shared, holder, operation, (0, None), connection).await {
+        match send(shared, holder, operation, (from, None), None, connection).await {
             Ok(answer) => {
                 shared.pool.put(answer.connection);
                 return Ok(());
@@ -161,9 +171,16 @@ async fn read_off(wire: &mut Wire) -> bool {
     }
 }
 
-fn build(operation: Operation, address: SocketAddr, signed: &SignedRequest) -> Vec<u8> {
+fn build(
+    operation: Operation,
+    address: SocketAddr,
+    signed: &SignedRequest,
+    offer: Option<&CopyPlace>,
+) -> Vec<u8> {
+    let offer =
+        offer.map_or_else(String::new, |place| format!("{}: {}\r\n", header::COPY, signed.offer(place)));
     format!(
-        "POST {} HTTP/1.1\r\nhost: {address}\r\nte: trailers\r\n{}: {}\r\ncontent-length: 0\r\n\r\n",
+        "POST {} HTTP/1.1\r\nhost: {address}\r\nte: trailers\r\n{}: {}\r\n{offer}content-length: 0\r\n\r\n",
         operation.path(),
         header::AUTH,
         signed.header(),

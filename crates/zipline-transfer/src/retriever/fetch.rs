@@ -2,24 +2,26 @@
 //!
 //! Lease, resumption, signs of life and acknowledgement are those of a [`super::Retrieval`]; what differs is that nobody takes bytes
 //! meanwhile, so that silence is counted all the time, and that nothing is let go before the final record was verified.
+//!
+//! Of a payload for many, this is also where relays come in: the holder may name one, whose copy is retrieved in place of the
+//! holder's bytes, and what arrives is a copy for others ([`crate::Copies`]). The lease stays the holder's, who alone counts.
 
-use super::exchange::{Answer, Holder, single};
-use super::grant::{GrantError, grant, grant_part};
-use super::moving::{MOVE_MIN, Moving};
-use super::retrieval::{PROGRESS_BYTES, show_life};
+use super::exchange::{Answer, Holder};
+use super::filling::{Filling, Part, Range};
+use super::grant::{GrantError, Granted, grant};
+use super::retrieval::show_life;
+use super::room::{Filled, Room};
 use super::settling::Settling;
-use super::wire::Arrived;
-use super::{RETRY_PAUSE, RetrieveOptions, Retriever, Shared};
-use crate::error::{RetrieveError, RetrieveErrorKind as Kind, Source};
-use http::HeaderMap;
+use super::{RetrieveOptions, Retriever, Shared, Unsettled};
+use crate::error::{RetrieveError, RetrieveErrorKind as Kind};
 use sha2::{Digest as _, Sha256};
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use std::sync::atomic::AtomicU64;
+use tokio::time::{Instant, timeout_at};
+use zipline_buffer::CopyWriter;
 use zipline_protocol::data::FinalRecord;
-use zipline_protocol::{LeaseId, Record, ReferenceKind, header};
-use zipline_seal::SignedRequest;
+use zipline_protocol::relay::CopyPlace;
+use zipline_protocol::{LeaseId, Record, ReferenceKind};
 use zipline_segment::{SegmentBytes, SegmentMut};
 
 /// A payload that was fetched. Dropping it before it was acknowledged gives the lease back.
@@ -27,6 +29,7 @@ use zipline_segment::{SegmentBytes, SegmentMut};
 pub struct Fetched {
     bytes: SegmentBytes,
     record: FinalRecord,
+    relayed: bool,
     settling: Settling,
 }
 
@@ -41,6 +44,12 @@ impl Fetched {
     #[must_use]
     pub fn trailers(&self) -> &[u8] {
         &self.record.trailers
+    }
+
+    /// Whether a relay was named, so that its bytes, or some of them, came from another place than the holder.
+    #[must_use]
+    pub fn is_relayed(&self) -> bool {
+        self.relayed
     }
 
     /// The lease, the same for every connection of this retrieval.
@@ -65,9 +74,28 @@ impl Fetched {
     }
 }
 
+/// A relay that has granted its copy.
+struct Relay {
+    holder: Arc<Holder>,
+    /// The copy's lease, which is a lease like any other, but counts for nothing.
+    settling: Settling,
+}
+
+/// One payload that is being fetched.
+struct Fetching<'a> {
+    shared: &'a Shared,
+    holder: &'a Holder,
+    length: usize,
+    /// Where its second part begins; `length`: it comes in one.
+    middle: usize,
+    reached: &'a AtomicU64,
+    /// There if what comes is shown to others before it is verified.
+    shown: Option<Arc<CopyWriter>>,
+}
+
 impl Retriever {
     /// Retrieves all of the payload that `record` names into `memory`, which is as long as the payload. A large one comes in two
-    /// parts at once, over two connections.
+    /// parts at once, over two connections; one for many may come from another receiver, and be copied for others.
     ///
     /// # Errors
     /// [`RetrieveError`]: as of [`Retriever::start`] and [`super::Retrieval::next`]; the lease was given back.
@@ -75,233 +103,147 @@ impl Retriever {
     /// # Cancel safety
     /// Dropping the future gives the lease back, and `memory` to where it came from, if need be once the threads that fill it have
     /// noticed.
-    pub async fn fetch(&self, record: &Record, mut memory: SegmentMut) -> Result<Fetched, RetrieveError> {
-        let length = memory.len();
+    pub async fn fetch(&self, record: &Record, memory: SegmentMut) -> Result<Fetched, RetrieveError> {
+        let (shared, length) = (&self.shared, memory.len());
         if record.length != Some(length as u64) {
             return Err(Kind::Malformed { part: "another length than the memory for it" }.into());
         }
+        // It is there before anybody can be sent to it.
+        let copies = shared.copies.get();
+        let copy = copies.and_then(|copies| copies.begin(record)).map(Arc::new);
+        let offer = copies.filter(|_| copy.is_some()).map(crate::Copies::place);
         // Payloads of an invocation may be windowed: of those, the second half is not there before the first one was taken.
-        let halves = length >= self.shared.config.parts_min_bytes && record.kind == ReferenceKind::Put;
-        let second = halves.then(|| memory.split_off(length.div_ceil(2)));
+        let halves = length >= shared.config.parts_min_bytes && record.kind == ReferenceKind::Put;
+        let middle = if halves { length.div_ceil(2) } else { length };
+        let to = (middle < length).then_some(middle as u64);
         let holder = Arc::new(Holder::of(record, zipline_seal::new_lease_id()));
-        let to = second.is_some().then_some(memory.len() as u64);
-        let answer = self.grant_first(&holder, RetrieveOptions { from: 0, to }).await?;
+        let granted = self.grant_first(&holder, RetrieveOptions { from: 0, to }, offer).await?;
         // Dropping it from here on gives the lease back.
-        let settling = Settling::new(Arc::clone(&self.shared), Arc::clone(&holder));
-        let alive = show_life(Arc::clone(&self.shared), Arc::clone(&holder));
-        let _alive = self.shared.tasks.spawn_owned("show life", alive);
-        let range =
-            |from: usize, to: usize| Range { from: from as u64, to: to as u64, length: length as u64 };
-        let middle = memory.len();
-        let first = Box::pin(Filling::new(&self.shared, &holder, range(0, middle), memory).run(Some(answer)));
-        let (memory, found) = match second {
-            None => first.await?,
-            Some(second) => {
-                let second =
-                    Box::pin(Filling::new(&self.shared, &holder, range(middle, length), second).run(None));
-                let ((mut memory, found), (second, _)) = tokio::try_join!(first, second)?;
-                memory.rejoin(second);
-                (memory, found)
+        let settling = Settling::new(Arc::clone(shared), Arc::clone(&holder));
+        let reached = Arc::new(AtomicU64::new(0));
+        let alive = show_life(Arc::clone(shared), Arc::clone(&holder), Arc::clone(&reached));
+        let _alive = shared.tasks.spawn_owned("show life", alive);
+        let (answer, relay) = match granted {
+            Granted::Bytes(answer) => (Some(*answer), None),
+            Granted::Relay(None) => (None, None),
+            Granted::Relay(Some(place)) => self.ask_relay(&holder, *place, to).await.unzip(),
+        };
+        // What a digest is there for is shown to nobody before.
+        let early = !is_verified(shared, record, length);
+        let shown = copy.clone().filter(|_| early);
+        let fetching = Fetching { shared, holder: &holder, length, middle, reached: &reached, shown };
+        let came_by_relay = relay.is_some();
+        let relay_holder = relay.as_ref().map(|relay| &*relay.holder);
+        let (filled, mut found, relayed) = fetching.fill(memory, answer, relay_holder).await?;
+        let filled = match (verify(shared, record, &filled, &found), relay, filled) {
+            (Ok(()), relay, filled) => {
+                // Whose copy was left half-way is given its lease back.
+                if let Some(mut relay) = relay.filter(|_| relayed) {
+                    relay.settling.acknowledged(|_result| {});
+                }
+                filled
+            }
+            // The holder's own bytes may be right.
+            (Err(error), Some(_), Filled::Open(memory)) => {
+                tracing::warn!(%error, "a relay's copy is not what the holder has, which is asked for it");
+                let (filled, again, _) = fetching.fill(memory, None, None).await?;
+                found = again;
+                verify(shared, record, &filled, &found)
+                    .map_err(|error| error.with_received(length as u64))?;
+                filled
+            }
+            (Err(error), _, _) => return Err(error.with_received(length as u64)),
+        };
+        let bytes = filled.freeze();
+        if let Some(copy) = copy {
+            if !early {
+                copy.add(0, bytes.clone());
+            }
+            copy.finish(found.clone());
+        }
+        Ok(Fetched { bytes, record: found, relayed: came_by_relay, settling })
+    }
+
+    /// Asks the relay that the holder has named. `None`: the holder is asked again.
+    async fn ask_relay(&self, holder: &Holder, place: CopyPlace, to: Option<u64>) -> Option<(Answer, Relay)> {
+        // What came by TLS is not to come without.
+        if holder.certificate.is_some() && place.certificate.is_none() {
+            return None;
+        }
+        let CopyPlace { boot, addresses, certificate } = place;
+        let relay = Arc::new(Holder { boot, addresses, certificate, may_wait: false, ..holder.clone() });
+        let mut unsettled = Unsettled { shared: &self.shared, holder: &relay, granted: true };
+        let deadline = Instant::now() + self.shared.config.relay_wait;
+        let granted = timeout_at(deadline, grant(&self.shared, &relay, 0, to, Some(deadline))).await;
+        let answer = match granted {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => {
+                unsettled.granted = error.may_hold_a_lease();
+                if matches!(error, GrantError::Unreachable(_)) {
+                    self.stay_away();
+                }
+                tracing::debug!(%error, "back to the holder, as the relay did not grant its copy");
+                return None;
+            }
+            Err(_elapsed) => {
+                tracing::debug!("back to the holder, as the relay did not answer");
+                self.stay_away();
+                return None;
             }
         };
-        let record = verify(&self.shared, record, &memory, found)
-            .map_err(|error| error.with_received(length as u64))?;
-        Ok(Fetched { bytes: memory.freeze(), record, settling })
+        unsettled.granted = false;
+        let settling = Settling::new(Arc::clone(&self.shared), Arc::clone(&relay));
+        let holder = Arc::clone(&relay);
+        Some((answer, Relay { holder, settling }))
+    }
+
+    /// Where receivers cannot reach each other, not every retrieval is to find that out.
+    fn stay_away(&self) {
+        if let Some(copies) = self.shared.copies.get() {
+            copies.pause();
+        }
     }
 }
 
+impl Fetching<'_> {
+    /// Fills `memory`. Says as well whether all of it came from the relay.
+    async fn fill(
+        &self,
+        mut memory: SegmentMut,
+        answer: Option<Answer>,
+        relay: Option<&Holder>,
+    ) -> Result<(Filled, FinalRecord, bool), RetrieveError> {
+        let second = (self.middle < self.length).then(|| memory.split_off(self.middle));
+        let part = |from: usize, to: usize, memory: SegmentMut| {
+            let range = Range { from: from as u64, to: to as u64, length: self.length as u64 };
+            let room = Room::new(range.from, memory, self.shown.clone());
+            Filling::new(self.shared, self.holder, relay, range, self.reached, room)
+        };
+        let first = Box::pin(part(0, self.middle, memory).run(answer));
+        let Some(second) = second else {
+            let Part { room, record, relayed } = first.await?;
+            return Ok((room.into_filled(None), record, relayed));
+        };
+        let second = Box::pin(part(self.middle, self.length, second).run(None));
+        let (first, second) = tokio::try_join!(first, second)?;
+        let relayed = first.relayed && second.relayed;
+        Ok((first.room.into_filled(Some(second.room)), first.record, relayed))
+    }
+}
+
+/// Whether the bytes of such a payload are compared with a digest that they may have.
+fn is_verified(shared: &Shared, record: &Record, length: usize) -> bool {
+    record.digest.is_some() || length as u64 <= shared.config.digest_max_bytes
+}
+
 /// Compares the bytes with the digests that are named.
-fn verify(
-    shared: &Shared,
-    record: &Record,
-    bytes: &[u8],
-    found: FinalRecord,
-) -> Result<FinalRecord, RetrieveError> {
+fn verify(shared: &Shared, record: &Record, bytes: &[u8], found: &FinalRecord) -> Result<(), RetrieveError> {
     let named = [record.digest, found.digest];
-    let wanted = record.digest.is_some() || bytes.len() as u64 <= shared.config.digest_max_bytes;
-    if wanted && named.iter().any(Option::is_some) {
+    if is_verified(shared, record, bytes.len()) && named.iter().any(Option::is_some) {
         let digest: [u8; 32] = Sha256::digest(bytes).into();
         if named.into_iter().flatten().any(|expected| expected != digest) {
             return Err(Kind::Digest.into());
         }
     }
-    Ok(found)
-}
-
-/// A part of a payload.
-#[derive(Debug, Clone, Copy)]
-struct Range {
-    from: u64,
-    to: u64,
-    /// Of the whole payload.
-    length: u64,
-}
-
-/// Memory that is being filled with a part of a payload.
-struct Filling<'a> {
-    shared: &'a Shared,
-    holder: &'a Holder,
-    range: Range,
-    /// `None` while a thread fills it.
-    memory: Option<SegmentMut>,
-    filled: usize,
-    /// Connections that failed in a row, each having brought less than [`PROGRESS_BYTES`].
-    failures: u32,
-    quiet_since: Instant,
-}
-
-/// How reading one answer ended.
-enum Ended {
-    Whole(Box<FinalRecord>),
-    /// The connection broke.
-    Broken(Source),
-    /// Nothing came for so long that a sign of life is asked for.
-    Quiet,
-}
-
-impl<'a> Filling<'a> {
-    fn new(shared: &'a Shared, holder: &'a Holder, range: Range, memory: SegmentMut) -> Self {
-        let quiet_since = Instant::now();
-        Self { shared, holder, range, memory: Some(memory), filled: 0, failures: 0, quiet_since }
-    }
-
-    async fn run(mut self, granted: Option<Answer>) -> Result<(SegmentMut, FinalRecord), RetrieveError> {
-        let result = self.fill(granted).await;
-        let record = result.map_err(|error| error.with_received(self.filled as u64))?;
-        Ok((self.memory.take().expect("no thread has it any more"), record))
-    }
-
-    async fn fill(&mut self, granted: Option<Answer>) -> Result<FinalRecord, RetrieveError> {
-        self.quiet_since = Instant::now();
-        let mut answer = match granted {
-            Some(answer) => answer,
-            None => self.resume(Duration::ZERO).await?,
-        };
-        loop {
-            if answer.length != Some(self.range.length) {
-                return Err(Kind::Malformed { part: "another length than the reference" }.into());
-            }
-            let pause = match self.read(answer).await? {
-                Ended::Whole(record) => return Ok(*record),
-                Ended::Broken(source) => self.broke(source)?,
-                Ended::Quiet => Duration::ZERO,
-            };
-            answer = self.resume(pause).await?;
-        }
-    }
-
-    /// Reads an answer to its end, or as far as it goes.
-    async fn read(&mut self, answer: Answer) -> Result<Ended, RetrieveError> {
-        let Answer { signed, mut connection, .. } = answer;
-        let mut brought = 0;
-        loop {
-            if connection.wire.bare_bytes() >= MOVE_MIN
-                && let Ok(place) = Arc::clone(&self.shared.movers).try_acquire_owned()
-            {
-                let memory = self.memory.take().expect("no other thread has it");
-                let moving = Moving { connection, memory, filled: self.filled, place };
-                let moved = tokio::task::spawn_blocking(move || moving.run()).await;
-                let (back, result) = moved.expect("reading does not panic");
-                let got = back.filled - self.filled;
-                (connection, self.filled, self.memory) = (back.connection, back.filled, Some(back.memory));
-                brought += got as u64;
-                if got > 0 {
-                    self.quiet_since = Instant::now();
-                }
-                if brought >= PROGRESS_BYTES {
-                    self.failures = 0;
-                }
-                if let Err(error) = result {
-                    return Ok(Ended::Broken(Arc::new(error)));
-                }
-            }
-            let memory = self.memory.as_mut().expect("no thread has it");
-            let room = &mut memory[self.filled..];
-            let ask = self.quiet_since + self.shared.config.ask_after();
-            // At the end, one byte of room shows whether more comes than there should.
-            let mut beyond = [0];
-            let full = room.is_empty();
-            let room = if full { &mut beyond } else { room };
-            let arrived = match timeout_at(ask, poll_fn(|cx| connection.wire.poll_into(cx, room))).await {
-                Err(_elapsed) => {
-                    tracing::debug!("holder is quiet, asking for a sign of life");
-                    return Ok(Ended::Quiet);
-                }
-                Ok(Err(error)) => {
-                    let error: Box<dyn std::error::Error + Send + Sync> = error.into();
-                    return Ok(Ended::Broken(Source::from(error)));
-                }
-                Ok(Ok(arrived)) => arrived,
-            };
-            self.quiet_since = Instant::now();
-            match arrived {
-                Arrived::Bytes(_) if full => {
-                    return Err(Kind::Malformed { part: "more bytes than it says" }.into());
-                }
-                Arrived::Bytes(bytes) => {
-                    self.filled += bytes;
-                    brought += bytes as u64;
-                    if brought >= PROGRESS_BYTES {
-                        self.failures = 0;
-                    }
-                }
-                Arrived::Trailers(section) => {
-                    let record = final_record(&signed, &section).ok_or(Kind::FinalRecord)?;
-                    if record.length != self.range.length || !full {
-                        return Err(Kind::Malformed { part: "fewer bytes than it says" }.into());
-                    }
-                    self.shared.pool.put(connection);
-                    return Ok(Ended::Whole(Box::new(record)));
-                }
-                Arrived::End => return Err(Kind::FinalRecord.into()),
-            }
-        }
-    }
-
-    /// A connection ended before the payload did. Says how long to wait before the next one.
-    fn broke(&mut self, source: Source) -> Result<Duration, RetrieveError> {
-        self.failures += 1;
-        tracing::debug!(failures = self.failures, error = %source, "retrieval broke");
-        if self.failures >= self.shared.config.attempts {
-            let broken = RetrieveError::new(Kind::Broken { attempts: self.failures });
-            return Err(broken.with_shared_source(source));
-        }
-        Ok(RETRY_PAUSE * (self.failures - 1))
-    }
-
-    /// Asks for the rest on another connection.
-    async fn resume(&mut self, mut pause: Duration) -> Result<Answer, RetrieveError> {
-        let limit = self.shared.config.progress_timeout;
-        let deadline = self.quiet_since + limit;
-        loop {
-            sleep_until((Instant::now() + pause).min(deadline)).await;
-            let (from, to) = (self.range.from + self.filled as u64, self.range.to);
-            let granting = async {
-                if self.range.from > 0 {
-                    return grant_part(self.shared, self.holder, (from, to), deadline).await;
-                }
-                let to = (to < self.range.length).then_some(to);
-                grant(self.shared, self.holder, from, to, Some(deadline)).await
-            };
-            pause = match timeout_at(deadline, granting).await {
-                Err(_elapsed) => return Err(Kind::Stalled { after: limit }.into()),
-                Ok(Ok(answer)) => {
-                    self.quiet_since = Instant::now();
-                    return Ok(answer);
-                }
-                Ok(Err(GrantError::Final(error))) => return Err(error),
-                Ok(Err(GrantError::Unreachable(error))) => self.broke(Arc::new(error))?,
-                Ok(Err(GrantError::Broken(error))) => self.broke(Arc::new(error))?,
-            };
-        }
-    }
-}
-
-/// The final record of a trailer section, if it is there once and proven.
-pub(super) fn final_record(signed: &SignedRequest, section: &HeaderMap) -> Option<FinalRecord> {
-    let trailers = single(section, header::TRAILERS);
-    if trailers.is_none() && section.contains_key(header::TRAILERS) {
-        return None;
-    }
-    signed.verify_final(single(section, header::FINAL)?, trailers)
+    Ok(())
 }

@@ -8,22 +8,49 @@ use std::pin::pin;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use zipline_protocol::data::Operation;
 use zipline_protocol::limits;
+use zipline_protocol::relay::CopyPlace;
+
+/// A lease that was granted.
+#[derive(Debug)]
+pub(super) enum Granted {
+    /// Its bytes follow.
+    Bytes(Box<Answer>),
+    /// They are to be had from a relay; `None`: from the holder, if it is asked again.
+    Relay(Option<Box<CopyPlace>>),
+}
 
 /// Why a lease was not granted.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub(super) enum GrantError {
     /// The connection broke; another one may do better.
-    Broken(io::Error),
+    #[error("the connection broke")]
+    Broken(#[source] io::Error),
     /// The holder could not be connected.
+    #[error(transparent)]
     Unreachable(RetrieveError),
     /// Silent, refused, unproven.
+    #[error(transparent)]
     Final(RetrieveError),
 }
+
+impl GrantError {
+    /// Whether the lease may have been granted all the same.
+    pub(super) fn may_hold_a_lease(&self) -> bool {
+        match self {
+            Self::Broken(_) => true,
+            Self::Unreachable(error) | Self::Final(error) => error.may_hold_a_lease(),
+        }
+    }
+}
+
+/// Nothing was offered, so nothing is named.
+const UNASKED: Kind = Kind::Malformed { part: "a relay that nobody asked for" };
 
 impl From<ExchangeError> for GrantError {
     fn from(error: ExchangeError) -> Self {
         match error {
             ExchangeError::Broken(error) => Self::Broken(error),
+            ExchangeError::Relayed(_) => Self::Final(UNASKED.into()),
             ExchangeError::Final(error) if matches!(error.kind(), Kind::Connect { .. }) => {
                 Self::Unreachable(error)
             }
@@ -32,12 +59,7 @@ impl From<ExchangeError> for GrantError {
     }
 }
 
-/// Takes or resumes the lease from byte `from`. `deadline` bounds a resumption, connecting included; without one, connecting
-/// has its own bound and the answer `PROGRESS_TIMEOUT`.
-///
-/// A holder that lets us wait for another lease to end is silent as well. So after a while it is asked over another
-/// connection whether it has our lease. If it has, its answer was lost on the way, and the lease is resumed there. If it
-/// has not, it lives all the same, and as long as it does, it has up to `SEND_WAIT` and `LEASE_LAPSE`.
+/// As [`ask`], without an offer, so that the bytes follow.
 pub(super) async fn grant(
     shared: &Shared,
     holder: &Holder,
@@ -45,6 +67,27 @@ pub(super) async fn grant(
     to: Option<u64>,
     deadline: Option<Instant>,
 ) -> Result<Answer, GrantError> {
+    match ask(shared, holder, from, to, deadline, None).await? {
+        Granted::Bytes(answer) => Ok(*answer),
+        Granted::Relay(_) => Err(GrantError::Final(UNASKED.into())),
+    }
+}
+
+/// Takes or resumes the lease from byte `from`; with `offer`, whoever has it would serve a copy there, and may be sent to a relay.
+/// `deadline` bounds a resumption, connecting included; without one, connecting
+/// has its own bound and the answer `PROGRESS_TIMEOUT`.
+///
+/// A holder that lets us wait for another lease to end is silent as well. So after a while it is asked over another
+/// connection whether it has our lease. If it has, its answer was lost on the way, and the lease is resumed there. If it
+/// has not, it lives all the same, and as long as it does, it has up to `SEND_WAIT` and `LEASE_LAPSE`.
+pub(super) async fn ask(
+    shared: &Shared,
+    holder: &Holder,
+    from: u64,
+    to: Option<u64>,
+    deadline: Option<Instant>,
+    offer: Option<&CopyPlace>,
+) -> Result<Granted, GrantError> {
     let silent = || GrantError::Final(Kind::Stalled { after: shared.config.progress_timeout }.into());
     let mut fresh = false;
     let mut lost_answers = 0;
@@ -58,7 +101,7 @@ pub(super) async fn grant(
         let give_up = sent + limits::SEND_WAIT + limits::LEASE_LAPSE + shared.config.progress_timeout;
         let mut deadline = deadline.unwrap_or(sent + shared.config.progress_timeout);
         let mut ask = (sent + shared.config.ask_after()).min(deadline);
-        let mut asked = pin!(send(shared, holder, Operation::Retrieve, (from, to), connection));
+        let mut asked = pin!(send(shared, holder, Operation::Retrieve, (from, to), offer, connection));
         let answer = loop {
             tokio::select! {
                 answer = &mut asked => break Some(answer),
@@ -85,7 +128,8 @@ pub(super) async fn grant(
             }
         };
         match answer {
-            Some(Ok(answer)) => return Ok(answer),
+            Some(Ok(answer)) => return Ok(Granted::Bytes(Box::new(answer))),
+            Some(Err(ExchangeError::Relayed(place))) => return Ok(Granted::Relay(place)),
             // A holder may close an idle connection just when it is used again.
             Some(Err(ExchangeError::Broken(_))) if used => fresh = true,
             Some(Err(error)) => return Err(error.into()),
@@ -106,7 +150,7 @@ pub(super) async fn grant_part(
     loop {
         let asking = async {
             let (connection, used) = checkout(shared, holder, fresh).await?;
-            let sent = send(shared, holder, Operation::Part, (from, Some(to)), connection).await;
+            let sent = send(shared, holder, Operation::Part, (from, Some(to)), None, connection).await;
             Ok::<_, ExchangeError>((sent, used))
         };
         let (sent, used) = timeout_at(deadline, asking).await.map_err(|_elapsed| silent())??;
@@ -133,7 +177,7 @@ enum Sign {
 }
 
 async fn sign_of_life(shared: &Shared, holder: &Holder) -> Sign {
-    match tell(shared, holder, Operation::Alive).await {
+    match tell(shared, holder, Operation::Alive, 0).await {
         Ok(()) => Sign::Granted,
         Err(ExchangeError::Final(error)) if matches!(error.kind(), Kind::Refused { .. }) => Sign::Lives,
         Err(_) => Sign::None,

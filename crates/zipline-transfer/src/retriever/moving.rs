@@ -5,10 +5,10 @@
 //! the reactor's. So a fetch that was dropped keeps a thread, and its memory, no longer than that.
 
 use super::pool::Connection;
+use super::room::Room;
 use std::io;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
-use zipline_segment::SegmentMut;
 
 /// From so many bytes on, moving them is worth waking a thread.
 pub(super) const MOVE_MIN: u64 = 256 * 1024;
@@ -20,8 +20,7 @@ const LULL: Duration = Duration::from_millis(5);
 /// A connection and the memory it is read into.
 pub(super) struct Moving {
     pub(super) connection: Connection,
-    pub(super) memory: SegmentMut,
-    pub(super) filled: usize,
+    pub(super) room: Room,
     /// One of the threads there may be.
     pub(super) place: OwnedSemaphorePermit,
 }
@@ -29,28 +28,32 @@ pub(super) struct Moving {
 /// What a thread gives back.
 pub(super) struct Moved {
     pub(super) connection: Connection,
-    pub(super) memory: SegmentMut,
-    pub(super) filled: usize,
+    pub(super) room: Room,
 }
 
 impl Moving {
     /// Moves bytes until the chunk's end, a lull, or the most a thread moves. An error is the connection's.
     pub(super) fn run(self) -> (Moved, io::Result<()>) {
-        let Self { mut connection, mut memory, mut filled, place } = self;
-        let most = memory.len().min(filled.saturating_add(MOVE_MAX));
+        let Self { mut connection, mut room, place } = self;
+        let mut left = MOVE_MAX;
         let result = loop {
-            if filled == most || connection.wire.bare_bytes() == 0 {
+            let free = room.free();
+            let most = free.len().min(left);
+            if most == 0 || connection.wire.bare_bytes() == 0 {
                 break Ok(());
             }
-            match connection.wire.read_now(&mut memory[filled..most]) {
+            match connection.wire.read_now(&mut free[..most]) {
                 Ok(Some(0)) => break Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(Some(got)) => filled += got,
+                Ok(Some(got)) => {
+                    room.wrote(got);
+                    left -= got;
+                }
                 Ok(None) if connection.wire.wait_now(LULL) => {}
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
             }
         };
         drop(place);
-        (Moved { connection, memory, filled }, result)
+        (Moved { connection, room }, result)
     }
 }

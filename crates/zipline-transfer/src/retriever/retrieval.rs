@@ -16,7 +16,7 @@
 
 use super::body::{RetrievalBody, RetrievalOutcome};
 use super::exchange::{Answer, Holder, tell};
-use super::fetch::final_record;
+use super::filling::final_record;
 use super::grant::{GrantError, grant};
 use super::intake::{Expected, Intake};
 use super::settling::Settling;
@@ -33,6 +33,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout, timeout_at};
@@ -99,7 +100,7 @@ impl Retrieval {
             digest: record.digest,
             digest_max_bytes: shared.config.digest_max_bytes,
         };
-        let alive = show_life(Arc::clone(&shared), Arc::clone(&holder));
+        let alive = show_life(Arc::clone(&shared), Arc::clone(&holder), Arc::default());
         let retrieval = Self {
             settling: Settling::new(Arc::clone(&shared), Arc::clone(&holder)),
             _alive: shared.tasks.spawn_owned("show life", alive),
@@ -384,11 +385,16 @@ impl Retrieval {
     }
 }
 
-/// Tells the holder again and again that this receiver lives, since one whose consumer takes no bytes looks like a dead one.
-pub(super) async fn show_life(shared: Arc<Shared>, holder: Arc<Holder>) {
+/// Tells the holder again and again that this receiver lives, since one whose consumer takes no bytes, or that has them from
+/// elsewhere, looks like a dead one. `reached` is how many bytes it has, from wherever.
+pub(super) async fn show_life(shared: Arc<Shared>, holder: Arc<Holder>, reached: Arc<AtomicU64>) {
     loop {
         sleep(ALIVE_EVERY).await;
-        if !matches!(timeout(ALIVE_EVERY, tell(&shared, &holder, Operation::Alive)).await, Ok(Ok(()))) {
+        let reached = reached.load(Ordering::Relaxed);
+        if !matches!(
+            timeout(ALIVE_EVERY, tell(&shared, &holder, Operation::Alive, reached)).await,
+            Ok(Ok(()))
+        ) {
             tracing::debug!("the holder did not hear that its receiver lives");
         }
     }

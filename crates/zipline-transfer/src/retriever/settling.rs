@@ -62,12 +62,15 @@ async fn acknowledge(shared: &Shared, holder: &Holder) -> Result<(), RetrieveErr
     let mut last = RetrieveError::from(Kind::Stalled { after: limit });
     for attempt in 0..shared.config.acknowledge_attempts {
         sleep(RETRY_PAUSE * attempt).await;
-        last = match timeout(limit, tell(shared, holder, Operation::Acknowledge)).await {
+        last = match timeout(limit, tell(shared, holder, Operation::Acknowledge, 0)).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(ExchangeError::Final(error))) if matches!(error.kind(), Kind::Refused { .. }) => {
                 return Err(error);
             }
             Ok(Err(ExchangeError::Final(error))) => error,
+            Ok(Err(ExchangeError::Relayed(_))) => {
+                Kind::Malformed { part: "a relay that nobody asked for" }.into()
+            }
             Ok(Err(ExchangeError::Broken(error))) => {
                 RetrieveError::new(Kind::Broken { attempts: attempt + 1 }).with_source(error)
             }
@@ -82,7 +85,7 @@ pub(super) fn give_back(shared: &Arc<Shared>, holder: &Arc<Holder>) {
     let (owner, shared, holder) = (shared.tasks.clone(), Arc::clone(shared), Arc::clone(holder));
     drop(owner.spawn("cancel retrieval", async move {
         let limit = shared.config.progress_timeout;
-        if !matches!(timeout(limit, tell(&shared, &holder, Operation::Cancel)).await, Ok(Ok(()))) {
+        if !matches!(timeout(limit, tell(&shared, &holder, Operation::Cancel, 0)).await, Ok(Ok(()))) {
             tracing::debug!("a retrieval could not be cancelled, its lease will lapse");
         }
     }));

@@ -7,6 +7,7 @@ mod host;
 mod leases;
 mod port;
 mod relay;
+mod relays;
 mod resume;
 mod rig;
 mod round_trip;

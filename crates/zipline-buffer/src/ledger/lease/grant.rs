@@ -101,6 +101,7 @@ impl Ledger {
                 starving: false,
                 first: first.min(wish.from),
                 sent: wish.from,
+                elsewhere: 0,
                 progressed: now,
                 alive: now,
                 timer,

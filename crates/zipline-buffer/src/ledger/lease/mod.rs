@@ -88,6 +88,8 @@ struct Lease {
     first: u64,
     /// Every byte from `first` to here was sent.
     sent: u64,
+    /// Bytes that its receiver has from elsewhere.
+    elsewhere: u64,
     progressed: Duration,
     /// When its receiver last showed life other than by taking bytes.
     alive: Duration,

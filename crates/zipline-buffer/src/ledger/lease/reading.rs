@@ -36,10 +36,22 @@ impl Ledger {
         true
     }
 
-    /// The receiver of a lease shows life. It is no progress: the lease lapses all the same.
-    pub(crate) fn alive(&mut self, now: Duration, id: &PayloadId, key: LeaseKey) -> Result<(), AckError> {
+    /// The receiver of a lease shows life. It is no progress, and the lease lapses all the same, unless it has more bytes from
+    /// elsewhere than before.
+    pub(crate) fn alive(
+        &mut self,
+        now: Duration,
+        id: &PayloadId,
+        key: LeaseKey,
+        elsewhere: u64,
+    ) -> Result<(), AckError> {
         let lease = self.payloads.get_mut(id).and_then(|payload| payload.leases.table.get_mut(&key));
-        lease.ok_or(AckError::NotFound)?.alive = now;
+        let lease = lease.ok_or(AckError::NotFound)?;
+        lease.alive = now;
+        if elsewhere > lease.elsewhere {
+            lease.elsewhere = elsewhere;
+            lease.progressed = now;
+        }
         Ok(())
     }
 

@@ -1,19 +1,23 @@
 //! The client for code without a runtime. Every call does its own socket I/O in the calling thread.
 
+mod invoke;
+
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use zipline_protocol::limits::PUT_WAIT_DEFAULT;
 
 use crate::buffer::Written;
 use crate::clock::now;
 use crate::core::{Core, GRACE, Proxy, check_wait, longest};
+use crate::http::{Call, Http, ours, wait_any};
 use crate::local::Local;
 use crate::options::PreIssued;
-use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, Waiting};
-use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result};
+use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, TICK, Waiting};
+use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result, Transport};
 
 /// Whoever waits for a segment looks this often whether one came free.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -21,10 +25,13 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Memory that is free but does not fit is kept for so long while another segment is waited for: losing it costs more than a wait.
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
-/// Puts, gets and releases payloads. Clones share its connection.
+pub use invoke::{Invocation, Map};
+
+/// Puts, gets and releases payloads, and invokes functions. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     core: Core,
+    namespace: Arc<str>,
     timeout: Duration,
     interrupted: Option<fn() -> bool>,
 }
@@ -43,10 +50,20 @@ impl Client {
     /// # Errors
     /// `upstream-failed` if it cannot be reached, `token-missing` if it does not take the token.
     pub fn connect(options: Options) -> Result<Self> {
-        let (timeout, interrupted) = (options.timeout, options.interrupted);
-        let client = Self { core: Core::Proxy(Proxy::new(options, false)?), timeout, interrupted };
+        let mut client = Self {
+            core: Core::new(&options, false)?,
+            namespace: Arc::clone(&options.namespace),
+            timeout: options.timeout,
+            interrupted: options.interrupted,
+        };
         if let Core::Proxy(proxy) = &client.core {
-            client.link(proxy)?;
+            match client.link(proxy) {
+                Ok(_) => return Ok(client),
+                Err(error) => client.core = Core::instead(&options, error)?,
+            }
+        }
+        if let Core::Http(http) = &client.core {
+            client.ask(http, ours::hello())?;
         }
         Ok(client)
     }
@@ -54,7 +71,14 @@ impl Client {
     /// A client that needs no queue-proxy: it holds payloads in this process, by the same rules, for tests and examples.
     #[must_use]
     pub fn local() -> Self {
-        Self { core: Core::Local(Local::new()), timeout: Options::new().timeout, interrupted: None }
+        let Options { namespace, timeout, .. } = Options::new();
+        Self { core: Core::Local(Local::new()), namespace, timeout, interrupted: None }
+    }
+
+    /// How it reaches what holds its payloads.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.core.transport()
     }
 
     /// The same client with another longest wait of one operation.
@@ -82,6 +106,9 @@ impl Client {
         options.check()?;
         let proxy = match &self.core {
             Core::Local(local) => return local.put(Bytes::copy_from_slice(bytes), options, call_site),
+            Core::Http(http) => {
+                return self.put_over(http, Bytes::copy_from_slice(bytes), options, call_site);
+            }
             Core::Proxy(proxy) => proxy,
         };
         let link = self.link(proxy)?;
@@ -120,7 +147,7 @@ impl Client {
     pub fn create_within(&self, len: usize, wait: Duration) -> Result<Buffer> {
         let call_site = Location::caller();
         let created = check_wait(wait).and_then(|()| match &self.core {
-            Core::Local(_) => Ok(Buffer::of_process(len)),
+            Core::Local(_) | Core::Http(_) => Ok(Buffer::of_process(len)),
             Core::Proxy(proxy) => self.link(proxy).and_then(|link| self.buffer(&link, len, wait)),
         });
         created.map_err(|error| error.put_at(Some(call_site)))
@@ -145,6 +172,9 @@ impl Client {
     ) -> Result<Reference> {
         match (&self.core, buffer.written()) {
             (Core::Local(local), Some(Written::Process(bytes))) => local.put(bytes, options, call_site),
+            (Core::Http(http), Some(Written::Process(bytes))) => {
+                self.put_over(http, bytes, options, call_site)
+            }
             // It goes the way of its segment, whichever connection is used by now.
             (Core::Proxy(_), Some(Written::Segment { link, id, bytes })) => {
                 if options.pre_issued == PreIssued::Always {
@@ -157,6 +187,17 @@ impl Client {
             }
             _ => Err(Error::invalid("the buffer is another client's: put it with the one that created it")),
         }
+    }
+
+    fn put_over(
+        &self,
+        http: &Http,
+        bytes: Bytes,
+        options: &PutOptions,
+        call_site: &'static Location<'static>,
+    ) -> Result<Reference> {
+        let (text, life) = ours::held(&self.ask(http, ours::put(bytes, options)?)?)?;
+        Ok(Reference::made(text.into(), call_site, Some(life)))
     }
 
     fn put_done(
@@ -227,6 +268,7 @@ impl Client {
     pub fn get(&self, reference: &Reference) -> Result<Payload> {
         let got = match &self.core {
             Core::Local(local) => return local.get(reference),
+            Core::Http(http) => ours::get(reference).and_then(|call| self.ask(http, call)).map(ours::got),
             Core::Proxy(proxy) => self.link(proxy).and_then(|link| {
                 let waiting = link.get(std::slice::from_ref(reference), self.timeout)?;
                 match self.wait(&waiting, self.timeout + GRACE)? {
@@ -254,6 +296,7 @@ impl Client {
     pub fn release(&self, reference: &Reference) -> Result<()> {
         let released = match &self.core {
             Core::Local(local) => return local.release(reference),
+            Core::Http(http) => ours::release(reference).and_then(|call| self.ask(http, call)).map(drop),
             Core::Proxy(proxy) => self.link(proxy).and_then(|link| {
                 let waiting = link.release(reference)?;
                 match self.wait(&waiting, self.timeout + GRACE)? {
@@ -275,6 +318,19 @@ impl Client {
         let waiting = link.settle()?;
         self.wait(&waiting, self.timeout + GRACE)?;
         link.take_failure().map_or(Ok(()), Err)
+    }
+
+    fn ask(&self, http: &Http, call: Call) -> Result<Response<Bytes>> {
+        let mut running = http.start(call, self.timeout)?;
+        loop {
+            if let Some(response) = running.advance()? {
+                return Ok(response);
+            }
+            wait_any(std::iter::once(&running), running.deadline().saturating_sub(now()).min(TICK))?;
+            if self.interrupted.is_some_and(|asked| asked()) {
+                return Err(Error::interrupted("waiting for the queue-proxy"));
+            }
+        }
     }
 
     fn link(&self, proxy: &Proxy) -> Result<Arc<Link>> {
@@ -331,6 +387,10 @@ impl GetMany {
         let proxy = match &self.client.core {
             Core::Local(local) => {
                 return self.many.following().map(|(place, reference)| (place, local.get(reference)));
+            }
+            Core::Http(_) => {
+                let (place, reference) = self.many.following()?;
+                return Some((place, self.client.get(reference)));
             }
             Core::Proxy(proxy) => Arc::clone(proxy),
         };

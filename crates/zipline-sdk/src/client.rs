@@ -1,25 +1,32 @@
 //! The client for tokio. Its futures are `Send`; dropping one gives its operation up.
 
+mod invoke;
+
 use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::Response;
 use zipline_protocol::limits::PUT_WAIT_DEFAULT;
 
 use crate::blocking::{LOOK_EVERY, PATIENCE, not_issued, unexpected};
 use crate::buffer::Written;
 use crate::clock::now;
 use crate::core::{Core, GRACE, Proxy, check_wait, longest};
+use crate::http::{Call, Http, ours};
 use crate::local::Local;
 use crate::options::PreIssued;
 use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, Waiting};
-use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result};
+use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result, Transport};
 
-/// Puts, gets and releases payloads. Clones share its connection.
+pub use invoke::{Invocation, Map};
+
+/// Puts, gets and releases payloads, and invokes functions. Clones share its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
     core: Core,
+    namespace: Arc<str>,
     timeout: Duration,
 }
 
@@ -37,10 +44,20 @@ impl Client {
     /// # Errors
     /// `upstream-failed` if it cannot be reached, `token-missing` if it does not take the token.
     pub async fn connect(options: Options) -> Result<Self> {
-        let timeout = options.timeout;
-        let proxy = Proxy::new(options, true)?;
-        let client = Self { core: Core::Proxy(Arc::clone(&proxy)), timeout };
-        client.link(&proxy).await?;
+        let mut client = Self {
+            core: Core::new(&options, true)?,
+            namespace: Arc::clone(&options.namespace),
+            timeout: options.timeout,
+        };
+        if let Core::Proxy(proxy) = &client.core {
+            match client.link(proxy).await {
+                Ok(_) => return Ok(client),
+                Err(error) => client.core = Core::instead(&options, error)?,
+            }
+        }
+        if let Core::Http(http) = &client.core {
+            client.ask(http, ours::hello()).await?;
+        }
         Ok(client)
     }
 
@@ -48,7 +65,14 @@ impl Client {
     /// that waits for room blocks its thread.
     #[must_use]
     pub fn local() -> Self {
-        Self { core: Core::Local(Local::new()), timeout: Options::new().timeout }
+        let Options { namespace, timeout, .. } = Options::new();
+        Self { core: Core::Local(Local::new()), namespace, timeout }
+    }
+
+    /// How it reaches what holds its payloads.
+    #[must_use]
+    pub fn transport(&self) -> Transport {
+        self.core.transport()
     }
 
     /// The same client with another longest wait of one operation.
@@ -83,6 +107,9 @@ impl Client {
         options.check()?;
         let proxy = match &self.core {
             Core::Local(local) => return local.put(Bytes::copy_from_slice(bytes), options, call_site),
+            Core::Http(http) => {
+                return self.put_over(http, Bytes::copy_from_slice(bytes), options, call_site).await;
+            }
             Core::Proxy(proxy) => proxy,
         };
         let link = self.link(proxy).await?;
@@ -128,7 +155,7 @@ impl Client {
             let created = async {
                 check_wait(wait)?;
                 let proxy = match &self.core {
-                    Core::Local(_) => return Ok(Buffer::of_process(len)),
+                    Core::Local(_) | Core::Http(_) => return Ok(Buffer::of_process(len)),
                     Core::Proxy(proxy) => proxy,
                 };
                 let link = self.link(proxy).await?;
@@ -166,6 +193,9 @@ impl Client {
     ) -> Result<Reference> {
         match (&self.core, buffer.written()) {
             (Core::Local(local), Some(Written::Process(bytes))) => local.put(bytes, options, call_site),
+            (Core::Http(http), Some(Written::Process(bytes))) => {
+                self.put_over(http, bytes, options, call_site).await
+            }
             // It goes the way of its segment, whichever connection is used by now.
             (Core::Proxy(_), Some(Written::Segment { link, id, bytes })) => {
                 if options.pre_issued == PreIssued::Always {
@@ -178,6 +208,17 @@ impl Client {
             }
             _ => Err(Error::invalid("the buffer is another client's: put it with the one that created it")),
         }
+    }
+
+    async fn put_over(
+        &self,
+        http: &Http,
+        bytes: Bytes,
+        options: &PutOptions,
+        call_site: &'static Location<'static>,
+    ) -> Result<Reference> {
+        let (text, life) = ours::held(&self.ask(http, ours::put(bytes, options)?).await?)?;
+        Ok(Reference::made(text.into(), call_site, Some(life)))
     }
 
     async fn put_done(
@@ -246,11 +287,12 @@ impl Client {
     /// `reference-invalid`, `reference-forbidden`, `reference-expired`, `retrievals-exhausted`, `payload-lost`;
     /// `buffer-full` if it cannot be received whole; `deadline-exceeded`.
     pub async fn get(&self, reference: &Reference) -> Result<Payload> {
-        let proxy = match &self.core {
-            Core::Local(local) => return local.get(reference),
-            Core::Proxy(proxy) => proxy,
-        };
         let got = async {
+            let proxy = match &self.core {
+                Core::Local(local) => return local.get(reference),
+                Core::Http(http) => return self.ask(http, ours::get(reference)?).await.map(ours::got),
+                Core::Proxy(proxy) => proxy,
+            };
             let link = self.link(proxy).await?;
             let waiting = link.get(std::slice::from_ref(reference), self.timeout)?;
             match self.wait(&waiting, self.timeout + GRACE).await? {
@@ -275,11 +317,12 @@ impl Client {
     /// # Errors
     /// `payload-lost` or `reference-expired` if it is not held any more; `request-invalid` if another instance holds it.
     pub async fn release(&self, reference: &Reference) -> Result<()> {
-        let proxy = match &self.core {
-            Core::Local(local) => return local.release(reference),
-            Core::Proxy(proxy) => proxy,
-        };
         let released = async {
+            let proxy = match &self.core {
+                Core::Local(local) => return local.release(reference),
+                Core::Http(http) => return self.ask(http, ours::release(reference)?).await.map(drop),
+                Core::Proxy(proxy) => proxy,
+            };
             let link = self.link(proxy).await?;
             let waiting = link.release(reference)?;
             match self.wait(&waiting, self.timeout + GRACE).await? {
@@ -300,6 +343,10 @@ impl Client {
         let waiting = link.settle()?;
         self.wait(&waiting, self.timeout + GRACE).await?;
         link.take_failure().map_or(Ok(()), Err)
+    }
+
+    async fn ask(&self, http: &Http, call: Call) -> Result<Response<Bytes>> {
+        http.start(call, self.timeout)?.response().await
     }
 
     async fn link(&self, proxy: &Proxy) -> Result<Arc<Link>> {
@@ -350,6 +397,10 @@ impl GetMany {
         let proxy = match &self.client.core {
             Core::Local(local) => {
                 return self.many.following().map(|(place, reference)| (place, local.get(reference)));
+            }
+            Core::Http(_) => {
+                let (place, reference) = self.many.following()?;
+                return Some((place, self.client.get(reference).await));
             }
             Core::Proxy(proxy) => Arc::clone(proxy),
         };

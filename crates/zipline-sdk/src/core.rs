@@ -6,10 +6,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zipline_protocol::limits::PUT_WAIT_MAX;
 
+use crate::http::{Address, Http};
 use crate::local::Local;
 use crate::options::SocketAddress;
 use crate::proxy::{Link, Waiting};
-use crate::{Error, Options, Result};
+use crate::{Error, ErrorCode, Options, Result};
 
 /// The queue-proxy keeps the time of what it is asked; beyond it a client waits this long for the answer.
 pub(crate) const GRACE: Duration = Duration::from_secs(2);
@@ -28,30 +29,83 @@ pub(crate) fn check_wait(wait: Duration) -> Result<()> {
     Ok(())
 }
 
+/// How a client reaches what holds its payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Transport {
+    /// The SDK's own protocol on the queue-proxy's socket: payloads lie in memory that both map.
+    Socket,
+    /// The queue-proxy's HTTP API: payloads are copied through it.
+    Http,
+    /// There is no queue-proxy: they are held in this process.
+    Process,
+}
+
 /// Who holds the payloads.
 #[derive(Clone, Debug)]
 pub(crate) enum Core {
     Local(Local),
     Proxy(Arc<Proxy>),
+    Http(Http),
+}
+
+impl Core {
+    /// Of the queue-proxy that the options name.
+    pub(crate) fn new(options: &Options, tasks: bool) -> Result<Self> {
+        match (&options.socket, options.api) {
+            (Some(socket), _) => Proxy::new(options, socket, tasks).map(Self::Proxy),
+            (None, Some(api)) => Http::new(Address::Tcp(api), options).map(Self::Http),
+            (None, None) => Err(Error::invalid(
+                "no queue-proxy is named: set ZIPLINE_SOCKET or ZIPLINE_API, or Options::socket or Options::api",
+            )),
+        }
+    }
+
+    /// What is used in place of a socket that cannot be.
+    ///
+    /// # Errors
+    /// There is nothing, or the socket works and refuses us.
+    pub(crate) fn instead(options: &Options, error: Error) -> Result<Self> {
+        match options.api {
+            Some(api) if error.code() == ErrorCode::UpstreamFailed => {
+                Http::new(Address::Tcp(api), options).map(Self::Http)
+            }
+            _ => Err(error),
+        }
+    }
+
+    pub(crate) fn http(&self) -> Option<&Http> {
+        match self {
+            Self::Local(_) => None,
+            Self::Proxy(proxy) => Some(&proxy.http),
+            Self::Http(http) => Some(http),
+        }
+    }
+
+    pub(crate) fn transport(&self) -> Transport {
+        match self {
+            Self::Local(_) => Transport::Process,
+            Self::Proxy(_) => Transport::Socket,
+            Self::Http(_) => Transport::Http,
+        }
+    }
 }
 
 /// A queue-proxy, and the connection to it.
 #[derive(Debug)]
 pub(crate) struct Proxy {
-    pub(crate) options: Options,
+    token: Arc<[u8]>,
     socket: SocketAddress,
     link: Mutex<Option<(u32, Arc<Link>)>>,
     tasks: bool,
+    http: Http,
 }
 
 impl Proxy {
-    pub(crate) fn new(options: Options, tasks: bool) -> Result<Arc<Self>> {
-        let Some(socket) = options.socket.clone() else {
-            return Err(Error::invalid(
-                "no socket is named: an SDK talks to its queue-proxy over ZIPLINE_SOCKET, or Options::socket",
-            ));
-        };
-        Ok(Arc::new(Self { options, socket, link: Mutex::new(None), tasks }))
+    fn new(options: &Options, socket: &SocketAddress, tasks: bool) -> Result<Arc<Self>> {
+        let http = Http::new(Address::Unix(socket.clone()), options)?;
+        let (token, socket) = (Arc::clone(&options.token), socket.clone());
+        Ok(Arc::new(Self { token, socket, link: Mutex::new(None), tasks, http }))
     }
 
     /// The connection, while it holds. That of another process is not ours: a child that was forked makes its own.
@@ -70,7 +124,7 @@ impl Proxy {
 
     /// A new connection, whose welcome is to be waited for.
     pub(crate) fn open(&self) -> Result<(Arc<Link>, Waiting)> {
-        Link::open(&self.socket, &self.options.token, self.tasks)
+        Link::open(&self.socket, &self.token, self.tasks)
     }
 
     /// From now on this one is used.

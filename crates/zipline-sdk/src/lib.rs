@@ -1,7 +1,7 @@
 //! Zipline for functions written in Rust: payloads move from memory to memory under small references.
 //!
 //! [`blocking::Client`] and, with the feature `tokio` (on by default), the async `Client` have the same verbs: `put`
-//! (or `create`, write in place, `put_buffer`), `get`, `release`. A [`Reference`] travels in any message. A client talks to
+//! (or `create`, write in place, `put_buffer`), `get`, `release`, `invoke`. A [`Reference`] travels in any message. A client talks to
 //! its function's own queue-proxy over a Unix socket, and large payloads pass between both in shared memory.
 //!
 //! ```
@@ -24,6 +24,7 @@
 //!
 //! # Features
 //! - `tokio` (default): the async client.
+//! - `tower`: functions as services of tower.
 #![forbid(unsafe_code)]
 
 pub mod blocking;
@@ -33,19 +34,27 @@ mod client;
 mod clock;
 mod core;
 mod error;
+mod http;
+mod invoke;
 mod local;
 mod options;
 mod payload;
 mod proxy;
 mod reference;
+#[cfg(feature = "tower")]
+mod tower;
 
 pub use buffer::{Buffer, Hold};
 #[cfg(feature = "tokio")]
-pub use client::{Client, GetMany};
+pub use client::{Client, GetMany, Invocation, Map};
+pub use core::Transport;
 pub use error::{Error, ErrorCode, Result};
+pub use invoke::Body;
 pub use options::{Options, PutOptions, Retrievals};
 pub use payload::{Payload, Source};
 pub use reference::{BoundedBy, Reference};
+#[cfg(feature = "tower")]
+pub use tower::Function;
 
 /// The examples of the guide are run with the tests.
 #[cfg(all(doctest, feature = "tokio"))]

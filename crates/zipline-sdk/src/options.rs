@@ -17,6 +17,9 @@ use crate::{Error, Result};
 /// Longest wait of an operation whose client was not told otherwise.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(30);
 
+/// Largest body of a function's response, or of a payload over HTTP, whose client was not told otherwise.
+const RESPONSE_MAX_DEFAULT: u64 = 1024 * 1024 * 1024;
+
 /// How a client reaches its queue-proxy.
 #[derive(Clone)]
 pub struct Options {
@@ -24,6 +27,8 @@ pub struct Options {
     pub(crate) api: Option<SocketAddr>,
     pub(crate) token: Arc<[u8]>,
     pub(crate) timeout: Duration,
+    pub(crate) namespace: Arc<str>,
+    pub(crate) response_max: u64,
     pub(crate) interrupted: Option<fn() -> bool>,
 }
 
@@ -65,7 +70,15 @@ impl Options {
     /// Options without any way to a queue-proxy; add [`Self::socket`] or [`Self::api`].
     #[must_use]
     pub fn new() -> Self {
-        Self { socket: None, api: None, token: Arc::from([]), timeout: TIMEOUT_DEFAULT, interrupted: None }
+        Self {
+            socket: None,
+            api: None,
+            token: Arc::from([]),
+            timeout: TIMEOUT_DEFAULT,
+            namespace: Arc::from("default"),
+            response_max: RESPONSE_MAX_DEFAULT,
+            interrupted: None,
+        }
     }
 
     /// What the platform tells every function: `ZIPLINE_SOCKET`, `ZIPLINE_API`, `ZIPLINE_TOKEN`.
@@ -99,7 +112,8 @@ impl Options {
         self
     }
 
-    /// The local HTTP API, as in `http://127.0.0.1:8030`. Used for what has no socket, and for streams without one.
+    /// The local HTTP API, as in `http://127.0.0.1:8030`. Used where there is no socket, or it cannot be reached
+    /// ([`crate::Transport`]); invokes go over HTTP in any case.
     ///
     /// # Errors
     /// `request-invalid` if it is not `http://` and an IP address with a port.
@@ -119,6 +133,20 @@ impl Options {
     #[must_use]
     pub fn token(mut self, token: impl AsRef<[u8]>) -> Self {
         self.token = token.as_ref().into();
+        self
+    }
+
+    /// The namespace of functions that are named without one; `default` unless set.
+    #[must_use]
+    pub fn namespace(mut self, namespace: &str) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Largest body, in bytes, that is taken of a function's response, and of a payload that comes over HTTP; 1 GiB unless set.
+    #[must_use]
+    pub fn response_max(mut self, bytes: u64) -> Self {
+        self.response_max = bytes;
         self
     }
 

@@ -16,6 +16,8 @@ pub enum Source {
     Host,
     /// They were retrieved over the network.
     Network,
+    /// The queue-proxy's HTTP API gave them; it does not say which way they came.
+    Api,
     /// A client without queue-proxy ([`crate::blocking::Client::local`]) held them in this process.
     Process,
 }

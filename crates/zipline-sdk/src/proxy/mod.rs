@@ -19,5 +19,6 @@ mod wait;
 pub(crate) use link::{Ahead, Link};
 pub(crate) use many::{Came, Many};
 pub(crate) use segments::Outgoing;
+pub(crate) use socket::TICK;
 pub(crate) use state::{Issued, Reply};
 pub(crate) use wait::Waiting;

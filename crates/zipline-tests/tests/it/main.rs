@@ -17,6 +17,7 @@ mod matrix;
 mod openapi;
 mod references;
 mod sdk;
+mod sdk_invoke;
 mod sizes;
 mod takeaway;
 mod tls;

@@ -35,7 +35,7 @@ pub(crate) fn clients(pair: &Pair) -> (Options, Options) {
 }
 
 #[track_caller]
-fn refused<T>(result: zipline_sdk::Result<T>, code: ErrorCode) -> Result<zipline_sdk::Error> {
+pub(crate) fn refused<T>(result: zipline_sdk::Result<T>, code: ErrorCode) -> Result<zipline_sdk::Error> {
     match result {
         Ok(_) => anyhow::bail!("it was not refused with {code}"),
         Err(error) if error.code() == code => Ok(error),

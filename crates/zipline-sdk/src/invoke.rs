@@ -1,0 +1,135 @@
+//! What an invoke is made of, for both kinds of clients.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Request, Response};
+use zipline_protocol::FunctionName;
+
+use crate::http::{Call, Http, Meant, Running};
+use crate::{Error, ErrorCode, Payload, Reference, Result};
+
+/// Invokes of one [`map`](crate::blocking::Client::map) at the same time, unless it was told otherwise, and at most.
+pub(crate) const CONCURRENCY: usize = 8;
+pub(crate) const CONCURRENCY_MAX: usize = 256;
+
+/// The body of a request to a function.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// These bytes.
+    Bytes(Bytes),
+    /// A payload that was put: it is got, which counts as one of its retrievals, and sent with its content type, unless the request
+    /// has another.
+    Payload(Reference),
+}
+
+impl Default for Body {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
+macro_rules! bodies {
+    ($($of:ty),+) => { $(
+        impl From<$of> for Body {
+            fn from(bytes: $of) -> Self {
+                Self::Bytes(bytes.into())
+            }
+        }
+    )+ };
+}
+
+bodies!(Bytes, Vec<u8>, String, &'static [u8], &'static str, Payload);
+
+impl<const N: usize> From<&'static [u8; N]> for Body {
+    fn from(bytes: &'static [u8; N]) -> Self {
+        Self::Bytes(Bytes::from_static(bytes))
+    }
+}
+
+impl From<()> for Body {
+    fn from((): ()) -> Self {
+        Self::default()
+    }
+}
+
+impl From<Reference> for Body {
+    fn from(reference: Reference) -> Self {
+        Self::Payload(reference)
+    }
+}
+
+impl From<&Reference> for Body {
+    fn from(reference: &Reference) -> Self {
+        Self::Payload(reference.clone())
+    }
+}
+
+/// A request to a function, with the bytes of its body.
+pub(crate) fn call(function: &FunctionName, request: Request<Bytes>) -> Call {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
+    // "*", and what has a query alone.
+    let slash = if path.starts_with('/') { "" } else { "/" };
+    Call {
+        what: format!("the invoke of {function}"),
+        method: parts.method,
+        target: format!("/v1/invoke/{function}{slash}{path}"),
+        headers: parts.headers,
+        body,
+        meant: Meant::Function,
+    }
+}
+
+/// The function of this name, in `namespace` if it names none.
+pub(crate) fn function(name: &str, namespace: &str) -> Result<FunctionName> {
+    let (service, namespace) = name.split_once('.').unwrap_or((name, namespace));
+    FunctionName::new(service, namespace).map_err(Error::invalid)
+}
+
+/// A payload as a request's body.
+pub(crate) fn with_payload(mut request: Request<()>, payload: Payload) -> Request<Bytes> {
+    let typed = payload.content_type().and_then(|content_type| HeaderValue::from_str(content_type).ok());
+    if let Some(typed) = typed
+        && !request.headers().contains_key(CONTENT_TYPE)
+    {
+        request.headers_mut().insert(CONTENT_TYPE, typed);
+    }
+    request.map(|()| payload.into())
+}
+
+/// Starts an invoke whose body is there.
+pub(crate) fn start(http: Option<&Http>, call: Call, timeout: Duration) -> Result<Running> {
+    let reached = http.ok_or_else(|| {
+        let what = "a client without a queue-proxy reaches no function: run it in one, or by `zipline run -- COMMAND`";
+        Error::new(ErrorCode::NotFound, what)
+    })?;
+    reached.start(call, timeout)
+}
+
+/// An invoke that was started, or what became of it.
+#[derive(Debug)]
+pub(crate) enum Progress<R> {
+    Runs(R),
+    Ended(Result<Response<Bytes>>),
+    /// It was taken.
+    Taken,
+}
+
+impl<R> Progress<R> {
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self, Self::Runs(_))
+    }
+
+    /// What became of it, once.
+    pub(crate) fn take(&mut self) -> Option<Result<Response<Bytes>>> {
+        match std::mem::replace(self, Self::Taken) {
+            Self::Ended(ended) => Some(ended),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}

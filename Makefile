@@ -66,10 +66,12 @@ test-demo: $(STAMPS)/python ## run the demo's functions and scene without Ziplin
 test-clients: $(STAMPS)/python $(STAMPS)/node $(STAMPS)/go build ## run the client matrix (docs/clients.md)
 	$(PYTHON) -m pytest -q clients
 
-test-python: build ## install the Python package into build/python-sdk and run its tests and its guide's examples (docs/python.md)
+test-python: build ## install the Python package into build/python-sdk and run its tests, its guide's examples (docs/python.md) and examples/scatter-gather
 	scripts/setup-python-sdk.sh
 	build/python-sdk/bin/ruff check --quiet python
 	build/python-sdk/bin/ruff format --check --quiet python
+	build/python-sdk/bin/ruff check --quiet --config python/pyproject.toml examples/scatter-gather
+	build/python-sdk/bin/ruff format --check --quiet --config python/pyproject.toml examples/scatter-gather
 	cd python && ../build/python-sdk/bin/mypy --no-error-summary
 	build/python-sdk/bin/pytest -q python/tests
 

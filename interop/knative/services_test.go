@@ -5,7 +5,7 @@ import (
 	_ "embed"
 	"fmt"
 	"net/http"
-	"sort"
+	"slices"
 	"strings"
 	"time"
 
@@ -164,23 +164,20 @@ func (m *manifest) scenario() *scenario {
 	}
 }
 
-// ports notes which of the ports that the container declares are open.
+// ports notes which of the ports that the container declares are open. A queue-proxy that is ready may open the others a little
+// later.
 func (r *run) ports(container corev1.Container) {
-	var names []string
-	open := map[string]string{}
-	for _, port := range container.Ports {
-		names = append(names, port.Name)
-		conn, err := r.namespace.Dial(int(port.ContainerPort))
-		open[port.Name] = "open"
-		if err != nil {
-			open[port.Name] = "closed"
-		} else {
+	ports := slices.Clone(container.Ports)
+	slices.SortFunc(ports, func(a, b corev1.ContainerPort) int { return strings.Compare(a.Name, b.Name) })
+	for _, port := range ports {
+		r.within("port "+port.Name, func() bool {
+			conn, err := r.namespace.Dial(int(port.ContainerPort))
+			if err != nil {
+				return false
+			}
 			conn.Close()
-		}
-	}
-	sort.Strings(names)
-	for _, name := range names {
-		r.Note("port "+name, "%s", open[name])
+			return true
+		})
 	}
 }
 

@@ -2,6 +2,7 @@
 
 mod channel;
 
+use crate::client::ResponseBody;
 use crate::error::{BodyError, BodyErrorKind};
 use crate::serve::RequestBody;
 use crate::watch::InFlight;
@@ -43,7 +44,8 @@ enum Inner {
     Full(Bytes),
     Incoming(Box<Received>),
     Request(Box<RequestBody>),
-    // The lock only makes the type `Sync`; it is never contended.
+    // The lock, here and below, only makes the type `Sync`; it is never contended.
+    Response(Mutex<Box<ResponseBody>>),
     Boxed(Mutex<Boxed>),
     Spent,
 }
@@ -86,6 +88,10 @@ impl Body {
 
     pub(crate) fn of_request(body: RequestBody) -> Self {
         Self::of(Inner::Request(Box::new(body)))
+    }
+
+    pub(crate) fn of_response(body: ResponseBody) -> Self {
+        Self::of(Inner::Response(Mutex::new(Box::new(body))))
     }
 
     /// The bytes, if they are in memory as a whole and as many as `length`.
@@ -145,7 +151,9 @@ impl Body {
         match &self.inner {
             Inner::Empty => Some(0),
             Inner::Full(bytes) => Some(bytes.len() as u64),
-            Inner::Incoming(_) | Inner::Request(_) | Inner::Boxed(_) | Inner::Spent => None,
+            Inner::Incoming(_) | Inner::Request(_) | Inner::Response(_) | Inner::Boxed(_) | Inner::Spent => {
+                None
+            }
         }
     }
 
@@ -165,6 +173,49 @@ impl Body {
     /// Cancel safe.
     pub async fn data(&mut self) -> Option<Result<Frame<Bytes>, BodyError>> {
         poll_fn(|cx| Pin::new(&mut *self).poll_frame(cx)).await
+    }
+
+    /// How many bytes [`Body::read_into`] can bring before the next call of this; 0 where the body has to be taken by
+    /// [`Body::data`], e.g. since it does not come from an HTTP/1.1 connection, or some of it has been read already.
+    pub fn direct_bytes(&self) -> u64 {
+        match &self.inner {
+            Inner::Request(request) => request.direct(),
+            Inner::Response(response) => response.lock().direct(),
+            Inner::Empty | Inner::Full(_) | Inner::Incoming(_) | Inner::Boxed(_) | Inner::Spent => 0,
+        }
+    }
+
+    /// Reads the next bytes from the connection into `memory`, without a copy in between, and returns how many: at least one,
+    /// and not more than [`Body::direct_bytes`], which must not be 0.
+    ///
+    /// # Errors
+    /// As [`Body::data`].
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn read_into(&mut self, memory: &mut [u8]) -> Result<usize, BodyError> {
+        poll_fn(|cx| self.poll_read(memory, cx)).await
+    }
+
+    fn poll_read(&mut self, memory: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        let read = ready!(match &mut self.inner {
+            Inner::Request(request) => request.poll_read(memory, cx),
+            Inner::Response(response) => response.get_mut().poll_read(memory, cx),
+            Inner::Empty | Inner::Full(_) | Inner::Incoming(_) | Inner::Boxed(_) | Inner::Spent => {
+                Poll::Ready(Err(BodyError::aborted("it cannot be read directly")))
+            }
+        });
+        if read.is_err() || self.is_end_stream() {
+            self.end();
+        }
+        Poll::Ready(read)
+    }
+
+    /// Lets everything go that lasts as long as the body.
+    fn end(&mut self) {
+        self.inner = Inner::Spent;
+        self.held.clear();
+        self.in_flight = None;
     }
 
     /// All bytes, in memory. Trailers are dropped.
@@ -213,6 +264,7 @@ impl Body {
             Inner::Request(request) => {
                 request.poll_frame(cx).map(|frame| frame.map(|frame| frame.map(checked)))
             }
+            Inner::Response(response) => response.get_mut().poll_frame(cx),
             Inner::Boxed(body) => body.get_mut().as_mut().poll_frame(cx),
         }
     }
@@ -256,9 +308,7 @@ impl HttpBody for Body {
             Some(Ok(frame)) => frame.is_trailers() || self.is_end_stream(),
         };
         if over {
-            self.inner = Inner::Spent;
-            self.held.clear();
-            self.in_flight = None;
+            self.end();
         }
         Poll::Ready(frame)
     }
@@ -269,6 +319,7 @@ impl HttpBody for Body {
             Inner::Full(_) => false,
             Inner::Incoming(received) => received.incoming.is_end_stream(),
             Inner::Request(request) => request.is_end(),
+            Inner::Response(response) => response.lock().is_end(),
             Inner::Boxed(body) => body.lock().is_end_stream(),
         }
     }
@@ -279,6 +330,7 @@ impl HttpBody for Body {
             Inner::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(received) => received.incoming.size_hint(),
             Inner::Request(request) => request.size_hint(),
+            Inner::Response(response) => response.lock().size_hint(),
             Inner::Boxed(body) => body.lock().size_hint(),
         }
     }

@@ -15,12 +15,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use zipline_protocol::limits;
 use zipline_runtime::Tasks;
 
 pub use error::SendError;
+pub(crate) use http1::ResponseBody;
 pub use target::{HostPort, HostPortError, Protocol, Target};
 
 /// Limits of a [`Client`].
@@ -82,8 +84,8 @@ pub struct ClientStatistics {
 
 /// Sends requests over pooled HTTP/1.1 and h2c connections. Clones share the pools.
 ///
-/// Connections are tasks of the [`Tasks`] it was made with: they end with it, whatever is still under way. Dropping the
-/// last clone closes the idle ones.
+/// What goes on without its caller (HTTP/2 connections, the rest of a request that was answered early, the watch over idle
+/// connections) are tasks of the [`Tasks`] it was made with, and end with it. Dropping the last clone closes the idle ones.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -191,10 +193,7 @@ impl Drop for Open {
 
 impl Inner {
     /// Connects, within the bound on connections.
-    async fn connect(
-        self: &Arc<Self>,
-        addr: &HostPort,
-    ) -> Result<(socket::ClientIo, socket::Probe, Open), SendError> {
+    async fn connect(self: &Arc<Self>, addr: &HostPort) -> Result<(TcpStream, Open), SendError> {
         let permit = match Arc::clone(&self.room).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => {
@@ -211,16 +210,9 @@ impl Inner {
                 }
             }
         };
-        let (io, probe) = socket::connect(&self.resolver, addr, &self.config).await?;
+        let stream = socket::connect(&self.resolver, addr, &self.config).await?;
         self.opened.fetch_add(1, Ordering::Relaxed);
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok((io, probe, Open { inner: Arc::downgrade(self), _permit: permit }))
-    }
-}
-
-fn broke_before_response(addr: &HostPort, exchange: &exchange::Exchange, error: hyper::Error) -> SendError {
-    match exchange.request_failure() {
-        Some(source) => SendError::RequestBody { source },
-        None => SendError::BeforeResponse { addr: addr.clone(), source: Box::new(error) },
+        Ok((stream, Open { inner: Arc::downgrade(self), _permit: permit }))
     }
 }

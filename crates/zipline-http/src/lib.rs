@@ -22,6 +22,8 @@ mod error;
 mod executor;
 mod handler;
 pub mod hop;
+mod http1;
+mod loopback;
 mod problem;
 pub mod proxy;
 mod resolve;

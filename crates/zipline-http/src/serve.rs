@@ -6,6 +6,7 @@ pub(crate) mod http1;
 mod service;
 
 use crate::handler::{Handler, PeerAddr};
+use crate::loopback;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,8 +19,7 @@ use zipline_runtime::Tasks;
 pub(crate) use check::check_trailers;
 pub use connection::serve_connection;
 pub(crate) use connection::{
-    CONNECTION_WINDOW_BYTES, FRAME_BYTES, HTTP1_BUFFER_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES,
-    header_list_bytes,
+    CONNECTION_WINDOW_BYTES, FRAME_BYTES, SEND_BUFFER_BYTES, STREAM_WINDOW_BYTES, header_list_bytes,
 };
 pub use http1::Informational;
 pub(crate) use http1::RequestBody;
@@ -144,6 +144,7 @@ async fn accept(listener: &Listener) -> io::Result<Accepted> {
         Listener::Tcp(listener) => {
             let (stream, peer) = listener.accept().await?;
             stream.set_nodelay(true)?;
+            loopback::tune(&stream, peer.ip());
             // Finds clients that vanished without a word, within the kernel's two hours.
             socket2::SockRef::from(&stream).set_keepalive(true)?;
             Ok(Accepted::Tcp(stream, PeerAddr(peer)))

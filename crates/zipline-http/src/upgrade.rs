@@ -38,26 +38,26 @@ impl<B> Message for Response<B> {
 pub fn on(message: &mut impl Message) -> OnUpgrade {
     let extensions = message.extensions_mut();
     if let Some(offered) = extensions.remove::<Offered>() {
-        return OnUpgrade { way: offered.connection.lock().take().map_or(Way::Never, Way::Served) };
+        return OnUpgrade { way: offered.connection.lock().take().map_or(Way::Never, Way::Given) };
     }
     OnUpgrade { way: extensions.remove().map_or(Way::Never, Way::Hyper) }
 }
 
-/// What a request carries that may end HTTP on its connection.
+/// What a message carries that may end HTTP on its connection.
 #[derive(Clone)]
 struct Offered {
     connection: Arc<Mutex<Option<oneshot::Receiver<Upgraded>>>>,
 }
 
-/// The server's side of an offer.
+/// The side of an offer that has the connection.
 pub(crate) struct Offer {
     connection: oneshot::Sender<Upgraded>,
 }
 
-/// Lets `request` be upgraded.
-pub(crate) fn offer<B>(request: &mut Request<B>) -> Offer {
+/// Lets `message` be upgraded.
+pub(crate) fn offer(message: &mut impl Message) -> Offer {
     let (give, take) = oneshot::channel();
-    request.extensions_mut().insert(Offered { connection: Arc::new(Mutex::new(Some(take))) });
+    message.extensions_mut().insert(Offered { connection: Arc::new(Mutex::new(Some(take))) });
     Offer { connection: give }
 }
 
@@ -65,7 +65,7 @@ impl Offer {
     /// Hands the connection over, with what was read of it; closes it if nobody wants it.
     pub(crate) fn give(self, read: Bytes, io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
         let io: Box<dyn Stream> = Box::new(io);
-        drop(self.connection.send(Upgraded { stream: Kind::Served(Rewind::new(read, io)) }));
+        drop(self.connection.send(Upgraded { stream: Kind::Given(Rewind::new(read, io)) }));
     }
 }
 
@@ -76,7 +76,7 @@ pub struct OnUpgrade {
 
 enum Way {
     Never,
-    Served(oneshot::Receiver<Upgraded>),
+    Given(oneshot::Receiver<Upgraded>),
     Hyper(hyper::upgrade::OnUpgrade),
 }
 
@@ -93,7 +93,7 @@ impl Future for OnUpgrade {
         const NEVER: &str = "the connection goes on with HTTP, or has ended";
         Poll::Ready(match &mut self.way {
             Way::Never => Err(io::Error::other(NEVER)),
-            Way::Served(connection) => {
+            Way::Given(connection) => {
                 ready!(Pin::new(connection).poll(cx)).map_err(|_| io::Error::other(NEVER))
             }
             Way::Hyper(upgrade) => match ready!(Pin::new(upgrade).poll(cx)) {
@@ -114,7 +114,7 @@ pub struct Upgraded {
 }
 
 enum Kind {
-    Served(Rewind<Box<dyn Stream>>),
+    Given(Rewind<Box<dyn Stream>>),
     Hyper(TokioIo<hyper::upgrade::Upgraded>),
 }
 
@@ -127,7 +127,7 @@ impl fmt::Debug for Upgraded {
 impl Upgraded {
     fn stream(self: Pin<&mut Self>) -> Pin<&mut dyn Stream> {
         match &mut self.get_mut().stream {
-            Kind::Served(stream) => Pin::new(stream),
+            Kind::Given(stream) => Pin::new(stream),
             Kind::Hyper(stream) => Pin::new(stream),
         }
     }

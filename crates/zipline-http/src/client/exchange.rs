@@ -1,4 +1,4 @@
-//! The two bodies of one exchange and what each needs to know of the other.
+//! The two bodies of one exchange over HTTP/2 and what each needs to know of the other.
 
 use crate::body::Body;
 use crate::error::{BodyError, BodyErrorKind};
@@ -7,12 +7,10 @@ use futures_util::stream;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
-use tokio::time::{Sleep, sleep};
 
 /// Shared by the request body (in hyper's hands) and the response body (in the caller's).
 #[derive(Debug, Default)]
@@ -24,7 +22,6 @@ pub(super) struct Exchange {
 struct State {
     sent: bool,
     abandoned: bool,
-    may_start: bool,
     failure: Option<BodyError>,
     waker: Option<Waker>,
 }
@@ -35,18 +32,6 @@ impl Exchange {
         let waker = {
             let mut state = self.state.lock();
             state.abandoned = true;
-            state.waker.take()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }
-
-    /// The peer said `100 Continue`.
-    pub(super) fn start(&self) {
-        let waker = {
-            let mut state = self.state.lock();
-            state.may_start = true;
             state.waker.take()
         };
         if let Some(waker) = waker {
@@ -69,21 +54,15 @@ impl Exchange {
 struct RequestBody {
     body: Body,
     exchange: Arc<Exchange>,
-    /// `Expect: 100-continue`: when to send without having been told to.
-    hold_back: Option<Pin<Box<Sleep>>>,
 }
 
-/// Wraps a request body; with `hold_back` its first byte waits for [`Exchange::start`], at most that long.
-pub(super) fn request_body(body: Body, exchange: &Arc<Exchange>, hold_back: Option<Duration>) -> Body {
+/// Wraps a request body.
+pub(super) fn request_body(body: Body, exchange: &Arc<Exchange>) -> Body {
     if body.is_end() {
         exchange.state.lock().sent = true;
         return body;
     }
-    Body::wrap(RequestBody {
-        body,
-        exchange: Arc::clone(exchange),
-        hold_back: hold_back.map(|wait| Box::pin(sleep(wait))),
-    })
+    Body::wrap(RequestBody { body, exchange: Arc::clone(exchange) })
 }
 
 impl HttpBody for RequestBody {
@@ -103,13 +82,6 @@ impl HttpBody for RequestBody {
             if !state.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
                 state.waker = Some(cx.waker().clone());
             }
-            if state.may_start {
-                this.hold_back = None;
-            }
-        }
-        if let Some(wait) = &mut this.hold_back {
-            ready!(wait.as_mut().poll(cx));
-            this.hold_back = None;
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         let mut state = this.exchange.state.lock();
@@ -145,7 +117,6 @@ pub(super) trait Finish: Send + Unpin + 'static {
 /// The response body as the caller reads it.
 struct ResponseBody<F: Finish> {
     incoming: Incoming,
-    http2: bool,
     exchange: Arc<Exchange>,
     finish: Option<F>,
     /// A frame that was there with the head.
@@ -154,17 +125,12 @@ struct ResponseBody<F: Finish> {
 
 /// Wraps a response body. One that is already over, or is there as a whole, completes at once: most are small and come with
 /// their head.
-pub(super) async fn response_body<F: Finish>(
-    incoming: Incoming,
-    http2: bool,
-    exchange: Arc<Exchange>,
-    finish: F,
-) -> Body {
+pub(super) async fn response_body<F: Finish>(incoming: Incoming, exchange: Arc<Exchange>, finish: F) -> Body {
     if incoming.is_end_stream() {
         complete(&exchange, finish);
         return Body::empty();
     }
-    let mut body = ResponseBody { incoming, http2, exchange, finish: Some(finish), first: None };
+    let mut body = ResponseBody { incoming, exchange, finish: Some(finish), first: None };
     let first = poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await;
     match first {
         Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
@@ -198,7 +164,7 @@ impl<F: Finish> HttpBody for ResponseBody<F> {
         }
         let frame = match ready!(Pin::new(&mut this.incoming).poll_frame(cx)) {
             // hyper ends a body whose stream was reset with NO_ERROR; only END_STREAM is an end.
-            None if this.http2 && !this.incoming.is_end_stream() => {
+            None if !this.incoming.is_end_stream() => {
                 Some(Err(BodyError::new(BodyErrorKind::Upstream, "stream was reset before its end")))
             }
             other => other.map(|frame| {

@@ -4,9 +4,9 @@ use super::error::SendError;
 use super::exchange::{Exchange, Finish, request_body, response_body};
 use super::http1::IDLE_CHECKS;
 use super::request::{Replay, for_http2};
-use super::socket::{Probe, Queue};
+use super::socket::{self, Probe, Queue};
 use super::target::HostPort;
-use super::{Inner, Open, broke_before_response};
+use super::{Inner, Open};
 use crate::body::Body;
 use crate::executor::{Spawned, WithSpawned};
 use crate::hop;
@@ -218,7 +218,8 @@ async fn is_alive(place: &Place) -> bool {
 }
 
 async fn open(inner: &Arc<Inner>, addr: &HostPort) -> Result<Arc<Connection>, SendError> {
-    let (io, probe, open) = inner.connect(addr).await?;
+    let (stream, open) = inner.connect(addr).await?;
+    let (io, probe) = socket::share(stream);
     let spawned = Spawned::default();
     let mut builder = Builder::new(spawned.clone());
     builder
@@ -253,7 +254,7 @@ async fn open(inner: &Arc<Inner>, addr: &HostPort) -> Result<Arc<Connection>, Se
     Ok(shared)
 }
 
-type Hyper = hyper::client::conn::http2::Connection<TokioIo<super::socket::ClientIo>, Body, Spawned>;
+type Hyper = hyper::client::conn::http2::Connection<TokioIo<socket::ClientIo>, Body, Spawned>;
 
 /// Runs a connection until its streams are over and nobody holds its sender.
 async fn drive(
@@ -298,7 +299,7 @@ async fn exchange(
 ) -> Result<Response<Body>, (SendError, Option<Request<Body>>)> {
     let exchange = Arc::new(Exchange::default());
     let is_connect = request.method() == Method::CONNECT;
-    let request = request.map(|body| request_body(body, &exchange, None));
+    let request = request.map(|body| request_body(body, &exchange));
     let mut sender = place.connection.sender.clone();
     let response = sender.try_send_request(request).await.map_err(|mut failure| {
         let unsent = failure.take_message();
@@ -315,7 +316,7 @@ async fn exchange(
     }
     let finish = FreePlace { _place: place, exchange: Arc::clone(&exchange) };
     let (parts, incoming) = response.into_parts();
-    Ok(Response::from_parts(parts, response_body(incoming, true, exchange, finish).await))
+    Ok(Response::from_parts(parts, response_body(incoming, exchange, finish).await))
 }
 
 struct FreePlace {
@@ -331,4 +332,11 @@ impl Finish for FreePlace {
     }
 
     fn give_up(self) {}
+}
+
+fn broke_before_response(addr: &HostPort, exchange: &Exchange, error: hyper::Error) -> SendError {
+    match exchange.request_failure() {
+        Some(source) => SendError::RequestBody { source },
+        None => SendError::BeforeResponse { addr: addr.clone(), source: Box::new(error) },
+    }
 }

@@ -3,7 +3,7 @@
 use super::error::SendError;
 use super::target::HostPort;
 use crate::body::Body;
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
+use http::header::{COOKIE, HOST, HeaderMap, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Extensions, Method, Request, Uri, Version};
 
@@ -22,16 +22,6 @@ pub(super) fn for_http1(request: &mut Request<Body>, addr: &HostPort) -> Result<
         *request.uri_mut() = Uri::from(path);
     }
     join_cookies(request.headers_mut());
-    if request.headers().contains_key(TRAILER) && !request.body().is_end() {
-        // hyper sends trailers on chunked bodies only, and a known length would make it a sized one.
-        request.headers_mut().remove(CONTENT_LENGTH);
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
-    let rarely_with_body = matches!(*request.method(), Method::GET | Method::HEAD);
-    if rarely_with_body && !request.body().is_end() && !request.headers().contains_key(CONTENT_LENGTH) {
-        // Unless it is told to, hyper sends these without their body.
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
     Ok(())
 }
 
@@ -68,8 +58,15 @@ fn join_cookies(headers: &mut HeaderMap) {
 /// What tells that a request may be repeated.
 const IDEMPOTENCY_KEYS: [&str; 2] = ["idempotency-key", "x-idempotency-key"];
 
-/// A request that may be sent again although the peer may have seen it: no body, and no effect or one that its sender has
+/// Whether a request may be sent again although the peer may have seen it: no body, and no effect or one that its sender has
 /// made safe to repeat. The rules are those of Go's transport.
+pub(super) fn is_replayable(request: &Request<Body>) -> bool {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
+        || IDEMPOTENCY_KEYS.iter().any(|name| request.headers().contains_key(*name));
+    safe && request.body().is_end()
+}
+
+/// A replayable request, kept while it is sent.
 pub(super) struct Replay {
     method: Method,
     uri: Uri,
@@ -80,9 +77,7 @@ pub(super) struct Replay {
 
 impl Replay {
     pub(super) fn of(request: &Request<Body>) -> Option<Self> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE)
-            || IDEMPOTENCY_KEYS.iter().any(|name| request.headers().contains_key(*name));
-        (safe && request.body().is_end()).then(|| Self {
+        is_replayable(request).then(|| Self {
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),

@@ -1,8 +1,9 @@
-//! A client connection's socket, which can be asked whether the peer has closed it.
+//! Sockets of client connections, which can be asked whether the peer has closed them.
 
 use super::ClientConfig;
 use super::error::SendError;
 use super::target::HostPort;
+use crate::loopback;
 use crate::resolve::Resolver;
 use parking_lot::Mutex;
 use std::io;
@@ -32,28 +33,32 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    /// As far as the reactor has been told; costs no system call while it has been told nothing.
-    pub(super) fn queue_as_told(&self) -> Queue {
-        let stream = self.stream.lock();
-        Self::judge(stream.try_io(Interest::READABLE, || Self::peek(&stream)))
-    }
-
     /// As the kernel has it.
     pub(super) fn queue(&self) -> Queue {
-        Self::judge(Self::peek(&self.stream.lock()))
+        queue(&self.stream.lock())
     }
+}
 
-    fn peek(stream: &TcpStream) -> io::Result<usize> {
-        socket2::SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
-    }
+/// What the receive queue holds as the kernel has it.
+pub(super) fn queue(stream: &TcpStream) -> Queue {
+    judge(peek(stream))
+}
 
-    fn judge(peeked: io::Result<usize>) -> Queue {
-        match peeked {
-            Ok(0) => Queue::Closed,
-            Ok(_) => Queue::Bytes,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Queue::Empty,
-            Err(_) => Queue::Closed,
-        }
+/// As far as the reactor has been told; costs no system call while it has been told nothing.
+pub(super) fn queue_as_told(stream: &TcpStream) -> Queue {
+    judge(stream.try_io(Interest::READABLE, || peek(stream)))
+}
+
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    socket2::SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
+}
+
+fn judge(peeked: io::Result<usize>) -> Queue {
+    match peeked {
+        Ok(0) => Queue::Closed,
+        Ok(_) => Queue::Bytes,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Queue::Empty,
+        Err(_) => Queue::Closed,
     }
 }
 
@@ -77,7 +82,7 @@ pub(super) async fn connect(
     resolver: &Resolver,
     addr: &HostPort,
     config: &ClientConfig,
-) -> Result<(ClientIo, Probe), SendError> {
+) -> Result<TcpStream, SendError> {
     let limit = config.connect_timeout;
     let connecting = async {
         let addresses = resolver.resolve(addr.host(), addr.port()).await?;
@@ -90,32 +95,29 @@ pub(super) async fn connect(
             sleep(ATTEMPT_PAUSE + ATTEMPT_PAUSE.mul_f64(spread())).await;
         }
     };
-    let stream = match timeout(limit, connecting).await {
+    match timeout(limit, connecting).await {
         Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {limit:?}"))),
     }
     .and_then(not_itself)
-    .map_err(|source| SendError::Connect { addr: addr.clone(), source })?;
+    .map_err(|source| SendError::Connect { addr: addr.clone(), source })
+}
+
+/// The socket for hyper, and a look into it for us.
+pub(super) fn share(stream: TcpStream) -> (ClientIo, Probe) {
     let stream = Arc::new(Mutex::new(stream));
-    Ok((ClientIo { stream: Arc::clone(&stream), broken: false }, Probe { stream }))
+    (ClientIo { stream: Arc::clone(&stream), broken: false }, Probe { stream })
 }
 
 async fn open(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
     match addresses {
-        [address] if address.ip().is_loopback() => {
+        [address] => {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-            within_the_host(&socket);
+            loopback::tune(&socket, address.ip());
             socket.connect(*address).await
         }
         addresses => TcpStream::connect(addresses).await,
     }
-}
-
-/// Nothing is lost or shared within a host, and pacing (bbr, the default of many systems) halves what one connection moves
-/// there. Whatever is not allowed leaves the default.
-fn within_the_host(socket: &TcpSocket) {
-    let socket = socket2::SockRef::from(socket);
-    let _ = ["cubic", "reno"].iter().any(|name| socket.set_tcp_congestion(name.as_bytes()).is_ok());
 }
 
 /// A number from 0 to 1 that differs from time to time, so that those who wait do not come back together.

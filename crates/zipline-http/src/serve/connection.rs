@@ -19,8 +19,6 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Read and write buffer of an HTTP/1.1 connection; what one read can bring at most.
-pub(crate) const HTTP1_BUFFER_BYTES: usize = 512 * 1024;
 /// What may be under way on one stream, and on one connection, before the receiver makes room.
 pub(crate) const STREAM_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 pub(crate) const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod aborts;
+mod answers;
 mod bodies;
+mod direct;
 mod early;
 mod http1;
 mod limits;

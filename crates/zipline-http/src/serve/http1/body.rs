@@ -1,6 +1,7 @@
 //! The body of a request, in the hands of whoever reads it.
 
 use super::core::{PolledFrame, Source};
+use crate::error::BodyError;
 use http::{HeaderMap, Request, StatusCode};
 use http_body::SizeHint;
 use std::fmt;
@@ -34,6 +35,29 @@ impl RequestBody {
                 self.ended = frame.is_trailers() || self.left == Some(0);
             }
             Poll::Ready(Some(Err(_)) | None) => self.ended = true,
+        }
+        polled
+    }
+
+    /// Bytes that [`Self::poll_read`] can bring.
+    pub(crate) fn direct(&self) -> u64 {
+        if self.ended { 0 } else { self.source.direct(self.turn) }
+    }
+
+    /// Reads the next bytes into `memory`, as long as there are [`Self::direct`] ones.
+    pub(crate) fn poll_read(
+        &mut self,
+        memory: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        let polled = self.source.poll_read(self.turn, memory, cx);
+        match &polled {
+            Poll::Pending => {}
+            Poll::Ready(Ok(length)) => {
+                self.left = self.left.map(|left| left.saturating_sub(*length as u64));
+                self.ended = self.left == Some(0);
+            }
+            Poll::Ready(Err(_)) => self.ended = true,
         }
         polled
     }

@@ -3,35 +3,27 @@
 //! A request's body is read by whoever polls it, straight from the socket: no task between, and no buffer of its own. The
 //! connection reads while no body is open. One lock guards both; with one reactor it is never contended.
 
-use super::chunked::{Chunked, Decoded};
 use super::encode;
-use super::head::{Framing, HeadLimits};
+use super::head::Framing;
 use crate::error::{BodyError, BodyErrorKind};
-use bytes::{Bytes, BytesMut};
+use crate::http1::chunked::Chunked;
+use crate::http1::decode::{Decoded, Decoder};
+use crate::http1::fields::HeadLimits;
+use crate::http1::fill::Fill;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Frame;
-use parking_lot::Mutex;
-use std::cell::RefCell;
+use parking_lot::{Mutex, MutexGuard};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-/// What one read brings at most when nobody knows how much will come. The memory is the thread's, so that idle connections
-/// have none.
-const SCRATCH_BYTES: usize = 32 * 1024;
-/// What one read of a long body brings at first, and at most.
-const READ_BYTES: usize = 32 * 1024;
-const READ_BYTES_MAX: usize = 256 * 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// Frames of an unwanted body that are read so that the connection can go on.
 const DISCARD_FRAMES: usize = 8;
 /// Informational responses that a client has not taken, in bytes; further ones are dropped.
 const INFORMATIONAL_MAX: usize = 64 * 1024;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; SCRATCH_BYTES]);
-}
 
 /// A frame of a request's body, as it is polled.
 pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
@@ -40,6 +32,11 @@ pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, BodyError>>>;
 pub(crate) trait Source: Send + Sync {
     /// The next frame of the body of `turn`.
     fn poll_frame(&self, turn: u64, cx: &mut Context<'_>) -> PolledFrame;
+    /// Bytes of the body of `turn` that [`Self::poll_read`] can bring.
+    fn direct(&self, turn: u64) -> u64;
+    /// Reads the next bytes of the body of `turn` into `memory`, as long as there are [`Self::direct`] ones.
+    fn poll_read(&self, turn: u64, memory: &mut [u8], cx: &mut Context<'_>)
+    -> Poll<Result<usize, BodyError>>;
     /// Nobody reads the body of `turn` any more.
     fn give_up(&self, turn: u64);
     /// Sends an informational response in `turn`, unless its response has begun.
@@ -62,17 +59,10 @@ pub(super) enum Reading {
     Broken,
 }
 
-#[derive(Debug)]
-pub(super) enum Decoder {
-    Length(u64),
-    Chunked(Box<Chunked>),
-}
-
 pub(super) struct Core<I> {
     /// `None` once the connection has ended or has become a tunnel.
     pub(super) io: Option<I>,
-    /// Read and not understood yet.
-    pub(super) read: Bytes,
+    pub(super) fill: Fill,
     pub(super) reading: Reading,
     pub(super) turn: u64,
     /// The response of this turn has begun.
@@ -80,7 +70,6 @@ pub(super) struct Core<I> {
     /// Goes out before anything else.
     pub(super) out: Vec<u8>,
     title_case: bool,
-    read_bytes: usize,
     /// Whoever reads the body.
     reader: Option<Waker>,
     /// The connection, while it waits for something that others do here.
@@ -96,13 +85,12 @@ impl<I> Shared<I> {
         Self {
             core: Mutex::new(Core {
                 io: Some(io),
-                read,
+                fill: Fill::new(read),
                 reading: Reading::Done,
                 turn: 0,
                 responding: false,
                 out: Vec::new(),
                 title_case,
-                read_bytes: READ_BYTES,
                 reader: None,
                 owner: None,
             }),
@@ -137,9 +125,9 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Core<I> {
         let Reading::Open { decoder: Decoder::Length(length), expects: false, .. } = &self.reading else {
             return None;
         };
-        let length = usize::try_from(*length).ok().filter(|length| *length <= self.read.len())?;
+        let length = usize::try_from(*length).ok().filter(|length| *length <= self.fill.read.len())?;
         self.reading = Reading::Done;
-        Some(self.read.split_to(length))
+        Some(self.fill.read.split_to(length))
     }
 
     pub(super) fn is_current(&self, turn: u64) -> bool {
@@ -149,37 +137,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Core<I> {
     /// Reads on; 0 bytes are the client's end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let Some(io) = &mut self.io else { return Poll::Ready(Ok(0)) };
-        let read = &mut self.read;
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(io).poll_read(cx, &mut buf))?;
-            let new = buf.filled();
-            if read.is_empty() {
-                *read = Bytes::copy_from_slice(new);
-            } else if !new.is_empty() {
-                *read = [&read[..], new].concat().into();
-            }
-            Poll::Ready(Ok(new.len()))
-        })
-    }
-
-    /// As [`Self::poll_fill`], for a body of which `left` bytes are to come: into memory that is passed on as it is.
-    fn poll_fill_long(&mut self, left: u64, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if left < SCRATCH_BYTES as u64 {
-            return self.poll_fill(cx);
-        }
-        let Some(io) = &mut self.io else { return Poll::Ready(Ok(0)) };
-        let want = self.read_bytes.min(usize::try_from(left).unwrap_or(usize::MAX));
-        let mut memory = BytesMut::with_capacity(want);
-        let reading = std::pin::pin!(tokio::io::AsyncReadExt::read_buf(io, &mut memory));
-        let length = ready!(std::future::Future::poll(reading, cx))?;
-        if length == want {
-            self.read_bytes = (self.read_bytes * 2).min(READ_BYTES_MAX);
-        } else if length < want / 2 {
-            self.read_bytes = (self.read_bytes / 2).max(READ_BYTES);
-        }
-        self.read = memory.freeze();
-        Poll::Ready(Ok(length))
+        self.fill.poll(Pin::new(io), cx)
     }
 
     /// Writes what goes out before anything else.
@@ -203,7 +161,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Core<I> {
             return Poll::Ready(Meanwhile::Gone);
         }
         self.wait(cx);
-        let watch = !half_close && self.read.is_empty() && matches!(self.reading, Reading::Done);
+        let watch = !half_close && self.fill.read.is_empty() && matches!(self.reading, Reading::Done);
         match if watch { self.poll_fill(cx) } else { Poll::Pending } {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Meanwhile::Gone),
             // The next request, if any came. It is looked at when this one is over.
@@ -245,27 +203,26 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Core<I> {
     fn poll_body(&mut self, cx: &mut Context<'_>) -> PolledFrame {
         loop {
             let Reading::Open { decoder, .. } = &mut self.reading else { return Poll::Ready(None) };
-            let left = match decoder {
-                Decoder::Length(left) if !self.read.is_empty() => {
-                    let length = self.read.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-                    *left -= length as u64;
-                    if *left == 0 {
+            match decoder.decode(&mut self.fill.read) {
+                Ok(Decoded::Data(data)) => {
+                    if decoder.is_over() {
                         self.reading = Reading::Done;
                     }
-                    return Poll::Ready(Some(Ok(Frame::data(self.read.split_to(length)))));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
                 }
-                Decoder::Length(left) => *left,
-                Decoder::Chunked(chunked) => match chunked.decode(&mut self.read) {
-                    Ok(Decoded::Data(data)) => return Poll::Ready(Some(Ok(Frame::data(data)))),
-                    Ok(Decoded::End(trailers)) => {
-                        self.reading = Reading::Done;
-                        return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
-                    }
-                    Ok(Decoded::More) => chunked.left(),
-                    Err(why) => return self.broken(BodyError::aborted(why)),
-                },
+                Ok(Decoded::End(trailers)) => {
+                    self.reading = Reading::Done;
+                    return Poll::Ready(trailers.map(|trailers| Ok(Frame::trailers(trailers))));
+                }
+                Ok(Decoded::More) => {}
+                Err(why) => return self.broken(BodyError::aborted(why)),
+            }
+            let left = decoder.left();
+            let filled = match &mut self.io {
+                Some(io) => ready!(self.fill.poll_long(Pin::new(io), left, cx)),
+                None => Ok(0),
             };
-            match ready!(self.poll_fill_long(left, cx)) {
+            match filled {
                 Ok(1..) => {}
                 Ok(0) => {
                     let why = "the connection ended before the end of the body";
@@ -274,6 +231,34 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Core<I> {
                 Err(error) => return self.broken(BodyError::new(BodyErrorKind::Aborted, error)),
             }
         }
+    }
+
+    fn direct(&self) -> u64 {
+        match &self.reading {
+            // Who waits to be told gets that with the first frame.
+            Reading::Open { decoder, expects: false, .. } if self.fill.read.is_empty() => decoder.direct(),
+            _ => 0,
+        }
+    }
+
+    fn poll_read(&mut self, memory: &mut [u8], cx: &mut Context<'_>) -> Poll<Result<usize, BodyError>> {
+        let direct = self.direct();
+        let (Reading::Open { decoder, .. }, Some(io), 1..) = (&mut self.reading, &mut self.io, direct) else {
+            return Poll::Ready(Err(BodyError::aborted("the connection has ended")));
+        };
+        Poll::Ready(match ready!(self.fill.poll_direct(Pin::new(io), memory, direct, cx)) {
+            Ok(length) => {
+                decoder.took(length as u64);
+                if decoder.is_over() {
+                    self.reading = Reading::Done;
+                }
+                Ok(length)
+            }
+            Err(error) => {
+                self.reading = Reading::Broken;
+                Err(BodyError::new(BodyErrorKind::Aborted, error))
+            }
+        })
     }
 
     fn broken(&mut self, error: BodyError) -> PolledFrame {
@@ -302,14 +287,27 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Source for Shared<I> {
             let _ = core.poll_out(cx);
         }
         let polled = core.poll_body(cx);
-        if polled.is_pending() {
-            core.reader = Some(cx.waker().clone());
+        after_reading(core, polled.is_pending(), cx);
+        polled
+    }
+
+    fn direct(&self, turn: u64) -> u64 {
+        let core = self.core.lock();
+        if core.is_current(turn) { core.direct() } else { 0 }
+    }
+
+    fn poll_read(
+        &self,
+        turn: u64,
+        memory: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<usize, BodyError>> {
+        let mut core = self.core.lock();
+        if !core.is_current(turn) {
+            return Poll::Ready(Err(BodyError::aborted("the connection has ended")));
         }
-        let owner = if matches!(core.reading, Reading::Open { .. }) { None } else { core.owner() };
-        drop(core);
-        if let Some(owner) = owner {
-            owner.wake();
-        }
+        let polled = core.poll_read(memory, cx);
+        after_reading(core, polled.is_pending(), cx);
         polled
     }
 
@@ -341,5 +339,21 @@ impl<I: AsyncRead + AsyncWrite + Unpin + Send> Source for Shared<I> {
         if let Some(owner) = owner {
             owner.wake();
         }
+    }
+}
+
+/// Has whoever reads woken for more, or the connection because there is none.
+fn after_reading<I: AsyncRead + AsyncWrite + Unpin>(
+    mut core: MutexGuard<'_, Core<I>>,
+    pending: bool,
+    cx: &mut Context<'_>,
+) {
+    if pending {
+        core.reader = Some(cx.waker().clone());
+    }
+    let owner = if matches!(core.reading, Reading::Open { .. }) { None } else { core.owner() };
+    drop(core);
+    if let Some(owner) = owner {
+        owner.wake();
     }
 }

@@ -1,41 +1,13 @@
-//! The head of a response, and the pieces around its body.
+//! The head of a response.
 
 use super::date;
-use super::head::{digits, has_token};
 use crate::body::Body;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderName, HeaderValue, TRAILER, TRANSFER_ENCODING,
-};
+use crate::http1::fields::{self, FIELD_BYTES, digits, has_token};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderMap, HeaderValue, TRAILER, TRANSFER_ENCODING};
 use http::{Response, StatusCode};
 
-/// What a head takes besides its fields, and a field on average.
+/// What a head takes besides its fields, in bytes.
 const HEAD_BYTES: usize = 128;
-const FIELD_BYTES: usize = 48;
-
-/// Fields that must not come after a body: whoever framed, routed and checked the message cannot have known them.
-const NO_TRAILERS: [&str; 21] = [
-    "authorization",
-    "cache-control",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "expect",
-    "host",
-    "keep-alive",
-    "max-forwards",
-    "pragma",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "range",
-    "set-cookie",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "www-authenticate",
-];
 
 /// How the end of a response's body is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,16 +69,18 @@ pub(crate) fn head(response: &mut Response<Body>, asked: Asked) -> Result<Encode
             || (name == CONTENT_LENGTH && !keeps_length)
             || (name == TRAILER && framing != Framing::Chunked);
         if !dropped {
-            field(&mut bytes, name, value.as_bytes(), titled);
+            fields::write(&mut bytes, name, value.as_bytes(), titled);
         }
     }
     match framing {
-        Framing::Length(length) => field(&mut bytes, &CONTENT_LENGTH, decimal(length).as_bytes(), titled),
-        Framing::Chunked => field(&mut bytes, &TRANSFER_ENCODING, b"chunked", titled),
+        Framing::Length(length) => {
+            fields::write(&mut bytes, &CONTENT_LENGTH, decimal(length).as_bytes(), titled)
+        }
+        Framing::Chunked => fields::write(&mut bytes, &TRANSFER_ENCODING, b"chunked", titled),
         Framing::Bodiless | Framing::Close => {}
     }
     if !response.headers().contains_key(DATE) {
-        date::with(|date| field(&mut bytes, &DATE, date, titled));
+        date::with(|date| fields::write(&mut bytes, &DATE, date, titled));
     }
     bytes.extend_from_slice(b"\r\n");
     Ok(Encoded { bytes, framing, keep_alive, tunnel })
@@ -122,29 +96,11 @@ pub(crate) fn informational(status: StatusCode, headers: &HeaderMap, title_case:
     bytes.extend_from_slice(b"\r\n");
     for (name, value) in headers {
         if name != CONTENT_LENGTH && name != TRANSFER_ENCODING {
-            field(&mut bytes, name, value.as_bytes(), title_case);
+            fields::write(&mut bytes, name, value.as_bytes(), title_case);
         }
     }
     bytes.extend_from_slice(b"\r\n");
     bytes
-}
-
-/// The line in front of a chunk.
-pub(crate) fn chunk(bytes: &mut Vec<u8>, length: usize) {
-    use std::io::Write as _;
-    // Writing to memory does not fail.
-    let _ = write!(bytes, "{length:X}\r\n");
-}
-
-/// The end of a chunked body.
-pub(crate) fn last_chunk(bytes: &mut Vec<u8>, trailers: Option<&HeaderMap>, title_case: bool) {
-    bytes.extend_from_slice(b"0\r\n");
-    for (name, value) in trailers.into_iter().flatten() {
-        if !NO_TRAILERS.contains(&name.as_str()) {
-            field(bytes, name, value.as_bytes(), title_case);
-        }
-    }
-    bytes.extend_from_slice(b"\r\n");
 }
 
 fn framing(response: &Response<Body>, asked: Asked, tunnel: bool) -> Result<Framing, &'static str> {
@@ -199,24 +155,6 @@ fn status_line(bytes: &mut Vec<u8>, response: &Response<Body>) {
 
 fn reason(status: StatusCode) -> &'static [u8] {
     status.canonical_reason().unwrap_or("<none>").as_bytes()
-}
-
-/// A field.
-pub(crate) fn field(bytes: &mut Vec<u8>, name: &HeaderName, value: &[u8], title_case: bool) {
-    let name = name.as_str().as_bytes();
-    if title_case {
-        let mut before = b'-';
-        bytes.extend(name.iter().map(|byte| {
-            let upper = before == b'-';
-            before = *byte;
-            if upper { byte.to_ascii_uppercase() } else { *byte }
-        }));
-    } else {
-        bytes.extend_from_slice(name);
-    }
-    bytes.extend_from_slice(b": ");
-    bytes.extend_from_slice(value);
-    bytes.extend_from_slice(b"\r\n");
 }
 
 fn decimal(number: u64) -> HeaderValue {
@@ -312,15 +250,11 @@ mod tests {
     }
 
     #[test]
-    fn trailers_and_names() {
-        let mut trailers = HeaderMap::new();
-        trailers.append("grpc-status", HeaderValue::from_static("0"));
-        trailers.append("content-length", HeaderValue::from_static("9"));
-        let mut bytes = Vec::new();
-        chunk(&mut bytes, 26);
-        last_chunk(&mut bytes, Some(&trailers), true);
-        assert_eq!(String::from_utf8(bytes).unwrap(), "1A\r\n0\r\nGrpc-Status: 0\r\n\r\n");
-        let interim = informational(StatusCode::EARLY_HINTS, &trailers, false);
-        assert_eq!(interim, b"HTTP/1.1 103 Early Hints\r\ngrpc-status: 0\r\n\r\n");
+    fn names_of_informational_responses() {
+        let mut hints = HeaderMap::new();
+        hints.append("link", HeaderValue::from_static("</a>"));
+        hints.append("content-length", HeaderValue::from_static("9"));
+        let interim = informational(StatusCode::EARLY_HINTS, &hints, false);
+        assert_eq!(interim, b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n");
     }
 }

@@ -6,26 +6,18 @@
 //! # Source
 //! RFC 9112 sections 2.2, 3, 6.1 and 6.3.
 
-use super::spare;
+use crate::http1::fields::{
+    FEW_FIELDS, HeadLimits, NAME_MAX, digits, has_token, is_complete, room_for_fields,
+};
+use crate::http1::spare;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderName, Method, Request, StatusCode, Uri, Version};
 use std::mem::MaybeUninit;
 
-/// Fields that are parsed without an allocation. More take a second look.
-const FEW_FIELDS: usize = 64;
 /// Longest target, in bytes: what `http::Uri` can hold.
 const TARGET_MAX: usize = 65_534;
-/// Longest name of a field: what `http::HeaderName` can hold.
-const NAME_MAX: usize = 65_535;
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// The limits of a head.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct HeadLimits {
-    pub(crate) bytes: usize,
-    pub(crate) fields: usize,
-}
 
 /// Where a request's body ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,8 +75,7 @@ pub(crate) fn parse(read: &mut Bytes, seen: usize, limits: HeadLimits) -> Parsed
 
 /// As many fields as there are lines, at most.
 fn parse_many(read: &mut Bytes, limits: HeadLimits) -> Parsed {
-    let lines = read.iter().filter(|byte| **byte == b'\n').count();
-    let mut many = vec![httparse::EMPTY_HEADER; lines.min(limits.fields)];
+    let mut many = room_for_fields(read, limits.fields);
     let all = read.clone();
     let mut request = httparse::Request::new(&mut many);
     let parsed = request.parse(&all);
@@ -123,12 +114,6 @@ fn partial(read: &Bytes, limits: HeadLimits) -> Parsed {
         return Parsed::Refused(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
     }
     Parsed::Partial
-}
-
-/// Whether an empty line has come since `seen` bytes were there.
-fn is_complete(read: &[u8], seen: usize) -> bool {
-    let since = &read[seen.saturating_sub(3)..];
-    since.windows(2).any(|two| two == b"\n\n") || since.windows(3).any(|three| three == b"\n\r\n")
 }
 
 fn understand(parsed: &httparse::Request<'_, '_>, all: &Bytes) -> Result<Head, StatusCode> {
@@ -236,21 +221,6 @@ impl Said {
 fn is_chunked(value: &HeaderValue) -> bool {
     let last = value.as_bytes().rsplit(|byte| *byte == b',').next().unwrap_or_default();
     last.trim_ascii().eq_ignore_ascii_case(b"chunked")
-}
-
-pub(crate) fn has_token(value: &HeaderValue, token: &str) -> bool {
-    value.to_str().is_ok_and(|value| value.split(',').any(|found| found.trim().eq_ignore_ascii_case(token)))
-}
-
-/// Digits and nothing else, within 64 bits.
-pub(crate) fn digits(text: &[u8]) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    text.iter().try_fold(0_u64, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
 }
 
 #[cfg(test)]

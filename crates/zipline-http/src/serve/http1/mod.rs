@@ -15,20 +15,19 @@
 //! RFC 9112; Go's `net/http` server where it leaves a choice.
 
 mod body;
-pub(crate) mod chunked;
 mod core;
 mod date;
-pub(crate) mod encode;
-pub(crate) mod head;
+mod encode;
+mod head;
 mod patience;
 mod respond;
-mod spare;
 
 use super::ServeLimits;
 use super::check::check;
 use super::service::refusal;
 use crate::body::Body;
 use crate::handler::{Handler, PeerAddr};
+use crate::http1::fields::HeadLimits;
 use crate::upgrade;
 use bytes::Bytes;
 use http::{Method, Request, Response, Version};
@@ -45,7 +44,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use self::core::{Reading, Shared, Source};
 use encode::Asked;
-use head::{Framing, Head, HeadLimits, Parsed};
+use head::{Framing, Head, Parsed};
 use patience::Patience;
 use respond::Responded;
 
@@ -156,11 +155,11 @@ where
             poll_fn(|cx| {
                 let mut core = core.lock();
                 loop {
-                    match head::parse(&mut core.read, seen, limits) {
+                    match head::parse(&mut core.fill.read, seen, limits) {
                         Parsed::Head(head) => return Poll::Ready(Ok(head)),
                         Parsed::Refused(status) => return Poll::Ready(Err(Some(status))),
                         Parsed::Preface => return Poll::Ready(Err(None)),
-                        Parsed::Partial => seen = core.read.len(),
+                        Parsed::Partial => seen = core.fill.read.len(),
                     }
                     match core.poll_fill(cx) {
                         Poll::Ready(Ok(1..)) => patience.head_begun(),
@@ -168,7 +167,7 @@ where
                         Poll::Pending => break,
                     }
                 }
-                let ending = core.read.is_empty() && cancelled.as_mut().poll(cx).is_ready();
+                let ending = core.fill.read.is_empty() && cancelled.as_mut().poll(cx).is_ready();
                 if ending || patience.poll_over(serve, cx).is_ready() {
                     return Poll::Ready(Err(None));
                 }
@@ -216,7 +215,7 @@ where
             Responded::Aborted { reset: true } => Some(End::Reset),
             Responded::Aborted { reset: false } => Some(End::Drop),
             Responded::Whole { tunnel: true, .. } => {
-                let read = std::mem::take(&mut self.owned.shared.core.lock().read);
+                let read = std::mem::take(&mut self.owned.shared.core.lock().fill.read);
                 if let (Some(tunnel), Some(io)) = (tunnel, self.owned.end()) {
                     tunnel.give(read, io);
                 }
@@ -307,7 +306,7 @@ where
             }
         })
         .await;
-        let unread = !done || !core.lock().read.is_empty();
+        let unread = !done || !core.lock().fill.read.is_empty();
         (!done || !keep_alive || self.token.is_cancelled() && !unread).then_some(End::Close { unread })
     }
 

@@ -3,20 +3,18 @@
 
 use super::core::Shared;
 use super::encode::{self, Asked, Encoded, Framing};
-use super::spare;
 use crate::body::Body;
+use crate::http1::pieces::COPY_BYTES;
+use crate::http1::{chunked, pieces, spare};
 use crate::serve::service::drop_body;
 use bytes::Bytes;
 use http::Response;
 use http_body::{Body as _, Frame};
 use std::future::poll_fn;
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite};
-
-/// Bodies up to this length are copied behind their head: one buffer is written faster than two.
-const COPY_BYTES: usize = 4096;
 
 /// What became of a response.
 pub(super) enum Responded {
@@ -150,7 +148,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Writer<'_, I> {
                 return if short { Err(Responded::Aborted { reset: false }) } else { Ok(over) };
             }
             Framing::Chunked => {
-                encode::chunk(&mut self.pending, data.len());
+                chunked::chunk(&mut self.pending, data.len());
                 tail = if last { b"\r\n0\r\n\r\n" } else { b"\r\n" };
             }
             Framing::Close | Framing::Bodiless => {}
@@ -167,7 +165,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Writer<'_, I> {
                 return Err(Responded::Aborted { reset: false });
             }
             Framing::Chunked => {
-                encode::last_chunk(&mut self.pending, trailers.as_ref(), self.asked.title_case);
+                chunked::last_chunk(&mut self.pending, trailers.as_ref(), self.asked.title_case);
             }
             Framing::Length(0) | Framing::Close | Framing::Bodiless => {}
         }
@@ -185,38 +183,13 @@ async fn write<I>(shared: &Shared<I>, first: &[u8], second: &[u8], third: &[u8])
 where
     I: AsyncRead + AsyncWrite + Unpin,
 {
-    let pieces = [first, second, third];
-    let whole = first.len() + second.len() + third.len();
     let mut written = 0;
     poll_fn(|cx| {
         let mut core = shared.core.lock();
         ready!(core.poll_out(cx))?;
-        while written < whole {
-            let Some(io) = &mut core.io else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
-            let (mut slices, mut count) = ([IoSlice::new(&[]); 3], 0);
-            let mut skip = written;
-            for piece in pieces {
-                let from = skip.min(piece.len());
-                skip -= from;
-                if from < piece.len() {
-                    slices[count] = IoSlice::new(&piece[from..]);
-                    count += 1;
-                }
-            }
-            let result = match &slices[..count] {
-                // The kernel's way for one buffer is the shorter one.
-                [one] => Pin::new(io).poll_write(cx, one),
-                many => Pin::new(io).poll_write_vectored(cx, many),
-            };
-            match ready!(result)? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                more => written += more,
-            }
-        }
-        match &mut core.io {
-            Some(io) => Pin::new(io).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
+        let Some(io) = &mut core.io else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        ready!(pieces::poll_write(Pin::new(&mut *io), [first, second, third], &mut written, cx))?;
+        Pin::new(io).poll_flush(cx)
     })
     .await
 }

@@ -1,4 +1,4 @@
-//! The chunked coding of a request's body, read strictly: CRLF and nothing else ends a line.
+//! The chunked coding of bodies, written, and read strictly: CRLF and nothing else ends a line.
 //!
 //! | state | takes | then |
 //! |---|---|---|
@@ -14,7 +14,8 @@
 //! # Source
 //! RFC 9112 section 7.1.
 
-use super::head::HeadLimits;
+use super::decode::Decoded;
+use super::fields::{self, HeadLimits, NO_TRAILERS};
 use bytes::{Buf, Bytes};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -38,6 +39,24 @@ enum State {
     Over,
 }
 
+/// The line in front of a chunk.
+pub(crate) fn chunk(bytes: &mut Vec<u8>, length: usize) {
+    use std::io::Write as _;
+    // Writing to memory does not fail.
+    let _ = write!(bytes, "{length:X}\r\n");
+}
+
+/// The end of a chunked body.
+pub(crate) fn last_chunk(bytes: &mut Vec<u8>, trailers: Option<&HeaderMap>, title_case: bool) {
+    bytes.extend_from_slice(b"0\r\n");
+    for (name, value) in trailers.into_iter().flatten() {
+        if !NO_TRAILERS.contains(&name.as_str()) {
+            fields::write(bytes, name, value.as_bytes(), title_case);
+        }
+    }
+    bytes.extend_from_slice(b"\r\n");
+}
+
 /// Decodes one body.
 #[derive(Debug)]
 pub(crate) struct Chunked {
@@ -47,16 +66,6 @@ pub(crate) struct Chunked {
     trailers: Vec<u8>,
     trailer_count: usize,
     limits: HeadLimits,
-}
-
-/// What the bytes gave.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Decoded {
-    Data(Bytes),
-    /// The body is over.
-    End(Option<HeaderMap>),
-    /// Nothing is left to decode, and the body is not over.
-    More,
 }
 
 impl Chunked {
@@ -70,6 +79,14 @@ impl Chunked {
         if self.state == State::Data { self.size } else { 0 }
     }
 
+    /// Takes note of `length` bytes, at most [`Self::left`], that were read past it.
+    pub(crate) fn took(&mut self, length: u64) {
+        self.size -= length;
+        if self.size == 0 {
+            self.state = State::DataCr;
+        }
+    }
+
     /// Takes from `read` what belongs to the body.
     ///
     /// # Errors
@@ -81,10 +98,7 @@ impl Chunked {
                     return Ok(Decoded::More);
                 }
                 let length = read.len().min(usize::try_from(self.size).unwrap_or(usize::MAX));
-                self.size -= length as u64;
-                if self.size == 0 {
-                    self.state = State::DataCr;
-                }
+                self.took(length as u64);
                 return Ok(Decoded::Data(read.split_to(length)));
             }
             let Some(byte) = read.first().copied() else { return Ok(Decoded::More) };
@@ -96,6 +110,16 @@ impl Chunked {
         } else {
             self.end_of_trailers().map(Decoded::End)
         }
+    }
+
+    /// Takes the end of the body, if it is there as a whole and has no trailers.
+    pub(crate) fn take_plain_end(&mut self, read: &mut Bytes) -> bool {
+        const PLAIN_END: &[u8] = b"\r\n0\r\n\r\n";
+        if self.state == State::DataCr && read.starts_with(PLAIN_END) {
+            read.advance(PLAIN_END.len());
+            self.state = State::Over;
+        }
+        self.state == State::Over
     }
 
     fn step(&mut self, byte: u8) -> Result<State, &'static str> {
@@ -237,5 +261,38 @@ mod tests {
         let extension = format!("1;{}\r\n", "b".repeat(EXTENSIONS_MAX));
         assert_eq!(decoded(&extension, 1000).unwrap_err(), "too many chunk extensions");
         assert_eq!(decoded("5\r\nab", 100).unwrap_err(), "more");
+    }
+
+    #[test]
+    fn what_is_written() {
+        let mut trailers = HeaderMap::new();
+        trailers.append("grpc-status", HeaderValue::from_static("0"));
+        trailers.append("content-length", HeaderValue::from_static("9"));
+        let mut bytes = Vec::new();
+        chunk(&mut bytes, 26);
+        last_chunk(&mut bytes, Some(&trailers), true);
+        assert_eq!(String::from_utf8(bytes).unwrap(), "1A\r\n0\r\nGrpc-Status: 0\r\n\r\n");
+    }
+
+    #[test]
+    fn a_plain_end_is_taken_with_the_last_data() {
+        let mut read = Bytes::from_static(b"3\r\nabc\r\n0\r\n\r\nGET");
+        let mut chunked = Chunked::new(LIMITS);
+        assert_eq!(chunked.decode(&mut read), Ok(Decoded::Data(Bytes::from_static(b"abc"))));
+        assert!(chunked.take_plain_end(&mut read));
+        assert_eq!(read, "GET");
+        for more in [
+            "3\r\nabc\r\n0\r\n",
+            "3\r\nabc\r\n0\r\na: b\r\n\r\n",
+            "3\r\nabc\r\n1\r\nd\r\n",
+            "4\r\nabc\r\n0\r\n\r\n",
+        ] {
+            let mut read = Bytes::copy_from_slice(more.as_bytes());
+            let mut chunked = Chunked::new(LIMITS);
+            assert!(matches!(chunked.decode(&mut read), Ok(Decoded::Data(_))));
+            let left = read.clone();
+            assert!(!chunked.take_plain_end(&mut read), "{more:?}");
+            assert_eq!(read, left);
+        }
     }
 }

@@ -14,12 +14,12 @@ thread_local! {
 }
 
 /// An empty map.
-pub(super) fn take() -> HeaderMap {
+pub(crate) fn take() -> HeaderMap {
     SPARE.with_borrow_mut(Vec::pop).unwrap_or_default()
 }
 
 /// Gives a map back.
-pub(super) fn give(mut headers: HeaderMap) {
+pub(crate) fn give(mut headers: HeaderMap) {
     if headers.capacity() == 0 || headers.capacity() > FIELDS_MAX {
         return;
     }

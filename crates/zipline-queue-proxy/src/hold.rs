@@ -15,6 +15,7 @@ use zipline_protocol::{
 use zipline_runtime::Task;
 
 use crate::edges::{Direction, Zones};
+use crate::pour::{PourError, Poured, pour};
 use crate::state::{Shared, Transfer};
 
 /// What is to be held.
@@ -195,8 +196,8 @@ impl<S: Future<Output = Settled>> Filling<S> {
 /// Why a payload was not filled; its readers then see it broken off, never ended.
 #[derive(Debug, thiserror::Error)]
 enum FillError {
-    #[error("its body broke off")]
-    Body(#[from] zipline_http::BodyError),
+    #[error(transparent)]
+    Pour(#[from] PourError),
     #[error("it could not be held")]
     Write(#[from] WriteError),
     #[error("its trailers are longer than {}", zipline_protocol::limits::TRAILERS_MAX)]
@@ -205,10 +206,11 @@ enum FillError {
 
 async fn fill(mut body: Body, mut writer: PayloadWriter) -> Result<u64, FillError> {
     let mut trailers = HeaderMap::new();
-    while let Some(frame) = body.data().await {
-        match frame?.into_data() {
-            Ok(data) => writer.write(data).await?,
-            Err(frame) => trailers.extend(frame.into_trailers().unwrap_or_default()),
+    loop {
+        match pour(&mut body, &mut writer, None).await? {
+            Poured::Data => {}
+            Poured::Trailers(more) => trailers.extend(more),
+            Poured::End => break,
         }
     }
     let trailers = zipline_transfer::trailers::encode(&trailers).map_err(|_| FillError::Trailers)?;

@@ -28,6 +28,7 @@ mod local_body;
 pub mod metrics;
 pub mod outbound;
 mod peek;
+mod pour;
 pub mod process;
 pub mod readiness;
 mod retrieve;

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use serde::Serialize;
-use tokio::time::timeout;
 use zipline_buffer::{Complete, ExpiryBound, PayloadGuard, PayloadWriter, Spec};
 use zipline_http::Body;
 use zipline_protocol::sdk::BoundedBy;
@@ -17,6 +15,7 @@ use zipline_seal::new_payload_id;
 
 use super::Refusal;
 use super::query::PutQuery;
+use crate::pour::{PourError, Poured, pour};
 use crate::state::Shared;
 
 /// Longest silence of a client in the middle of its body; then the payload is given up and its memory comes free.
@@ -80,39 +79,27 @@ fn created(answer: &Answer<'_>) -> Response<Body> {
     response
 }
 
-/// Writes the whole body. Anything that goes wrong gives the payload up, since the writer is dropped.
+/// Writes the whole body; trailers mean nothing to a put. Anything that goes wrong gives the payload up, since the writer is
+/// dropped.
 async fn fill(mut writer: PayloadWriter, body: &mut Body) -> Result<Complete, Refusal> {
-    while let Some(bytes) = next(body).await? {
-        writer
-            .write(bytes)
-            .await
-            .map_err(|error| Refusal::new(error.code(), format_args!("nothing was put: {error}")))?;
+    loop {
+        match pour(body, &mut writer, Some(STALL)).await {
+            Ok(Poured::Data | Poured::Trailers(_)) => {}
+            Ok(Poured::End) => break,
+            Err(error) => return Err(refusal(error)),
+        }
     }
-    writer
-        .finish(Vec::new())
-        .map_err(|error| Refusal::new(error.code(), format_args!("nothing was put: {error}")))
+    writer.finish(Vec::new()).map_err(|error| refusal(error.into()))
 }
 
-/// The next bytes of the body; trailers mean nothing to a put.
-async fn next(body: &mut Body) -> Result<Option<Bytes>, Refusal> {
-    loop {
-        let frame = timeout(STALL, body.data()).await.map_err(|_elapsed| {
-            let silence = STALL.as_secs();
-            Refusal::new(
-                ErrorCode::DeadlineExceeded,
-                format_args!("nothing was put: the body made no progress for {silence} s"),
-            )
-        })?;
-        match frame {
-            None => return Ok(None),
-            Some(Err(error)) => {
-                return Err(Refusal::invalid(format_args!("nothing was put: the body broke off: {error}")));
-            }
-            Some(Ok(frame)) => {
-                if let Ok(bytes) = frame.into_data() {
-                    return Ok(Some(bytes));
-                }
-            }
+fn refusal(error: PourError) -> Refusal {
+    match error {
+        PourError::Body(error) => {
+            Refusal::invalid(format_args!("nothing was put: the body broke off: {error}"))
+        }
+        PourError::Write(error) => Refusal::new(error.code(), format_args!("nothing was put: {error}")),
+        PourError::Silent(_) => {
+            Refusal::new(ErrorCode::DeadlineExceeded, format_args!("nothing was put: {error}"))
         }
     }
 }

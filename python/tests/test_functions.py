@@ -54,6 +54,30 @@ def test_a_function_gets_what_was_put(client):
     assert response.json() == {"sum": 500_000, "mean": 1}
 
 
+@pytest.mark.parametrize("size", [0, 1000, 3_000_000])
+def test_a_payload_that_was_put_is_a_body(client, size):
+    for _ in range(4):
+        # The later ones of the small ones have references that were issued in advance.
+        reference = client.put(BODY[:1] * size, content_type="application/x-test")
+        response = client.invoke("worker", reference)
+        assert bytes(response.payload) == BODY[:1] * size and response.content_type == "application/x-test"
+    with pytest.raises(zipline_sdk.RetrievalsExhaustedError, match=r"put at .*test_functions\.py"):
+        client.invoke("worker", reference)
+    again = client.put(b"x", content_type="a/b")
+    assert client.invoke("worker", again, content_type="c/d").content_type == "c/d"
+
+
+def test_a_payload_of_this_process_is_a_body(zipline_client, zipline_platform):
+    zipline_platform.functions["echo"] = lambda request: (200, dict(request.headers), request.payload)
+    reference = zipline_client.put(b"held", content_type="a/b")
+    response = zipline_client.invoke("echo", reference)
+    assert (response.text, response.content_type) == ("held", "a/b")
+    with pytest.raises(zipline_sdk.RetrievalsExhaustedError, match=r"test_functions\.py"):
+        zipline_client.invoke("echo", reference)
+    again = zipline_client.put(b"held", content_type="a/b")
+    assert zipline_client.invoke("echo", again, content_type="c/d").content_type == "c/d"
+
+
 def test_a_function_puts_and_its_caller_gets(client):
     reference = client.invoke("worker", b"3000000", path="/produce").text
     assert bytes(client.get(reference)) == b"z" * 3_000_000

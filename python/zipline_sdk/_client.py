@@ -278,7 +278,8 @@ class Client:
 
         Args:
             service: "service" or "service.namespace".
-            body: Bytes (anything with the buffer protocol), a `Buffer`, a file, or an iterable of bytes.
+            body: Bytes (anything with the buffer protocol), a `Buffer`, a file, or an iterable of bytes; or a `Reference`, whose
+                payload is sent from wherever it is held, without passing through this process. That is one of its retrievals.
             obj: In the body's place, an object as `put_object` takes it; the function reads it with `Response.object`'s twin,
                 `zipline_sdk.load`.
             path: With a query, if there is one.

@@ -79,7 +79,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Request:
-    """A request to a function. The body: bytes at once, or in pieces of unknown number."""
+    """A request to a function. The body: bytes at once, in pieces of unknown number, or the payload that a reference names."""
 
     service: str
     namespace: str
@@ -87,6 +87,7 @@ class Request:
     method: str
     headers: Mapping[str, str] = field(default_factory=dict)
     body: memoryview | Iterable[memoryview] = NOTHING
+    reference: str | None = None
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,10 @@ class Core:
             sent["Content-Type"] = content_type
         if obj is not None and body is not None:
             raise TypeError("invoke takes a body or an obj, not both")
+        if isinstance(body, Reference):
+            named = body
+            request = Request(name, namespace, path, method.upper(), sent, reference=str(named))
+            return lambda call: _about(named, lambda: Response(service, self.connection.invoke(request, call)))
         pieces = body if _is_pieces(body) else None
         view = bytes_view(b"" if body is None else body) if pieces is None else None
 

@@ -169,7 +169,10 @@ class HttpConnection:
     def invoke(self, request: Request, call: Call) -> Answer:
         path = quote(request.path, safe="/?&=%:+,;@!$'()*~-._")
         target = f"/v1/invoke/{request.service}.{request.namespace}{path}"
-        with self._exchange(call, request.method, target, request.headers, request.body, ours=False) as response:
+        headers = dict(request.headers)
+        if request.reference is not None:
+            headers["Zipline-Body"] = request.reference
+        with self._exchange(call, request.method, target, headers, request.body, ours=False) as response:
             payload = Payload(_body(response, call), response.headers["Content-Type"])
             return Answer(response.status, response.getheaders(), payload)
 

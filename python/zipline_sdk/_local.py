@@ -6,6 +6,7 @@ What `put`, `get` and `release` promise holds here as well: retrievals are count
 from __future__ import annotations
 
 import base64
+import dataclasses
 import os
 import threading
 import time
@@ -238,9 +239,18 @@ class LocalConnection:
 
     def invoke(self, request: Request, call: Call) -> Answer:
         self._check()
-        body = request.body if isinstance(request.body, memoryview) else _joined(request.body, call)
         content_type = next((v for k, v in request.headers.items() if k.lower() == "content-type"), None)
-        answer = self._platform.invoke(request, Payload(copied(body), content_type))
+        if request.reference is not None:
+            payload = self._platform.get(request.reference)
+            if content_type is not None:
+                payload = Payload(payload, content_type)
+            elif payload.content_type is not None:
+                headers = {**request.headers, "Content-Type": payload.content_type}
+                request = dataclasses.replace(request, headers=headers)
+        else:
+            body = request.body if isinstance(request.body, memoryview) else _joined(request.body, call)
+            payload = Payload(copied(body), content_type)
+        answer = self._platform.invoke(request, payload)
         call.remaining()
         return answer
 

@@ -14,6 +14,8 @@ pub const CACHE_CONTROL: &str = "zipline-cache-control";
 pub const ERROR: &str = "zipline-error";
 /// Local API: the reference.
 pub const REFERENCE: &str = "zipline-reference";
+/// Local API, on invokes: the reference whose payload is the body.
+pub const BODY: &str = "zipline-body";
 /// Local API: the secret of this function's queue-proxy.
 pub const TOKEN: &str = "zipline-token";
 /// Data port: what is asked, with its proof.

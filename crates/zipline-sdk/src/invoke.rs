@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Request, Response};
-use zipline_protocol::FunctionName;
+use http::{HeaderName, Request, Response};
+use zipline_protocol::{FunctionName, header};
 
-use crate::http::{Call, Http, Meant, Running};
+use crate::http::{Call, Http, Meant, Running, ours::in_header};
 use crate::{Error, ErrorCode, Payload, Reference, Result};
 
 /// Invokes of one [`map`](crate::blocking::Client::map) at the same time, unless it was told otherwise, and at most.
@@ -19,8 +18,8 @@ pub(crate) const CONCURRENCY_MAX: usize = 256;
 pub enum Body {
     /// These bytes.
     Bytes(Bytes),
-    /// A payload that was put: it is got, which counts as one of its retrievals, and sent with its content type, unless the request
-    /// has another.
+    /// A payload that was put, with its content type unless the request has another. The queue-proxy sends it from wherever it is held,
+    /// which counts as one of its retrievals; it does not pass through this process.
     Payload(Reference),
 }
 
@@ -66,20 +65,33 @@ impl From<&Reference> for Body {
     }
 }
 
-/// A request to a function, with the bytes of its body.
-pub(crate) fn call(function: &FunctionName, request: Request<Bytes>) -> Call {
-    let (parts, body) = request.into_parts();
+/// A request to a function.
+///
+/// # Errors
+/// `request-invalid`: the body is a reference that no header can carry.
+pub(crate) fn call(function: &FunctionName, request: Request<Body>) -> Result<Call> {
+    let (mut parts, body) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     // "*", and what has a query alone.
     let slash = if path.starts_with('/') { "" } else { "/" };
-    Call {
-        what: format!("the invoke of {function}"),
+    let target = format!("/v1/invoke/{function}{slash}{path}");
+    let (body, call_site) = match body {
+        Body::Bytes(bytes) => (bytes, None),
+        Body::Payload(reference) => {
+            parts.headers.insert(HeaderName::from_static(header::BODY), in_header(&reference)?);
+            (Bytes::new(), reference.call_site())
+        }
+    };
+    let what = format!("the invoke of {function}");
+    Ok(Call {
+        what,
         method: parts.method,
-        target: format!("/v1/invoke/{function}{slash}{path}"),
+        target,
         headers: parts.headers,
         body,
         meant: Meant::Function,
-    }
+        call_site,
+    })
 }
 
 /// The function of this name, in `namespace` if it names none.
@@ -88,18 +100,7 @@ pub(crate) fn function(name: &str, namespace: &str) -> Result<FunctionName> {
     FunctionName::new(service, namespace).map_err(Error::invalid)
 }
 
-/// A payload as a request's body.
-pub(crate) fn with_payload(mut request: Request<()>, payload: Payload) -> Request<Bytes> {
-    let typed = payload.content_type().and_then(|content_type| HeaderValue::from_str(content_type).ok());
-    if let Some(typed) = typed
-        && !request.headers().contains_key(CONTENT_TYPE)
-    {
-        request.headers_mut().insert(CONTENT_TYPE, typed);
-    }
-    request.map(|()| payload.into())
-}
-
-/// Starts an invoke whose body is there.
+/// Starts an invoke.
 pub(crate) fn start(http: Option<&Http>, call: Call, timeout: Duration) -> Result<Running> {
     let reached = http.ok_or_else(|| {
         let what = "a client without a queue-proxy reaches no function: run it in one, or by `zipline run -- COMMAND`";

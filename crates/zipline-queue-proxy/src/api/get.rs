@@ -10,9 +10,10 @@ use zipline_protocol::{ErrorCode, Record};
 use zipline_seal::new_lease_id;
 use zipline_transfer::{RetrieveError, RetrieveOptions, host};
 
+use super::Refusal;
 use super::deliver::{Delivery, Source};
 use super::range::ByteRange;
-use super::{Refusal, reference};
+use super::reference::{self, Named};
 use crate::state::Shared;
 
 /// What one get takes of the in-flight budget: a few chunks and what is held back.
@@ -23,29 +24,38 @@ const IN_FLIGHT: u64 = 1024 * 1024;
 const SHARED_MAX: u64 = 64 << 20;
 
 pub(super) async fn get(shared: &Arc<Shared>, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
-    let record = reference::open(shared, request.headers()).await?;
-    let wanted = request.headers().get(header::RANGE);
-    // A reference that was issued before its payload was there names no length: the holder does.
-    let (length, whole) = match record.length {
-        Some(length) => (length, None),
-        None => {
-            let mut source = source(shared, &record, 0, None).await?;
-            (source.length().await.map_err(|error| broke_off(&record, &error))?, Some(source))
-        }
+    let record = reference::open(shared, request.headers(), Named::Reference).await?;
+    let Some(wanted) = request.headers().get(header::RANGE) else {
+        let (body, length) = whole(shared, &record).await?;
+        return Ok(answer(body, &record, length, None));
     };
-    let range = match wanted {
-        Some(value) => Some(self::wanted(value, length)?),
-        None => None,
-    };
-    let ByteRange { from, to } = range.unwrap_or(ByteRange { from: 0, to: length });
-    let source = match whole {
-        Some(source) if range.is_none() => source,
+    let length = match record.length {
+        Some(length) => length,
         // Giving up what was asked for spends nothing.
-        _ => source(shared, &record, from, range.map(|range| range.to)).await?,
+        None => length_of(&mut source(shared, &record, 0, None).await?, &record).await?,
     };
-    let delivery = Delivery::new(shared, source, to - from, range.is_none());
+    let range = self::wanted(wanted, length)?;
+    let source = source(shared, &record, range.from, Some(range.to)).await?;
+    let delivery = Delivery::new(shared, source, range.to - range.from, false);
     let body = delivery.into_body().await.map_err(|error| broke_off(&record, &error))?;
-    Ok(answer(body, &record, length, range))
+    Ok(answer(body, &record, length, Some(range)))
+}
+
+/// The whole payload of a record as a body, and its length. A retrieval is spent once all of it was taken.
+pub(super) async fn whole(shared: &Arc<Shared>, record: &Record) -> Result<(Body, u64), Refusal> {
+    let mut source = source(shared, record, 0, None).await?;
+    let length = match record.length {
+        Some(length) => length,
+        None => length_of(&mut source, record).await?,
+    };
+    let delivery = Delivery::new(shared, source, length, true);
+    let body = delivery.into_body().await.map_err(|error| broke_off(record, &error))?;
+    Ok((body, length))
+}
+
+/// A reference that was issued before its payload was there names no length: the holder does.
+async fn length_of(source: &mut Source, record: &Record) -> Result<u64, Refusal> {
+    source.length().await.map_err(|error| broke_off(record, &error))
 }
 
 fn broke_off(record: &Record, error: &dyn std::fmt::Display) -> Refusal {

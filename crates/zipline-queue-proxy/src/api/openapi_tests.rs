@@ -79,6 +79,13 @@ impl Asked {
         text(response).await;
         status
     }
+
+    /// An invoke whose body is a payload that was put.
+    async fn send(&mut self, reference: &str) -> u16 {
+        let headers = [("zipline-body", reference)];
+        let response = self.ask("POST", "/v1/invoke/a.b/c", &headers, Body::empty()).await;
+        response.status().as_u16()
+    }
 }
 
 #[tokio::test]
@@ -88,7 +95,7 @@ async fn every_documented_answer_is_given_and_no_other() {
         all.extend(seen);
     }
     let documented = documented();
-    assert_eq!(documented.len(), 32, "the document is read: {documented:#?}");
+    assert_eq!(documented.len(), 38, "the document is read: {documented:#?}");
     assert_eq!(all, documented);
 }
 
@@ -117,20 +124,25 @@ async fn references() -> BTreeSet<Answer> {
     assert_eq!(asked.of("GET", &reference, &[("range", "bytes=5-")]).await, 416);
     assert_eq!(asked.of("GET", &reference, &[]).await, 200);
     assert_eq!(asked.of("GET", &reference, &[]).await, 409);
+    assert_eq!(asked.send(&reference).await, 409);
     let reference = asked.put("").await;
     assert_eq!(asked.of("DELETE", &reference, &[]).await, 204);
     assert_eq!(asked.of("DELETE", &reference, &[]).await, 424);
     assert_eq!(asked.of("GET", &reference, &[]).await, 424);
+    assert_eq!(asked.send(&reference).await, 424);
     assert_eq!(asked.of("GET", "zl1.AAAA", &[]).await, 400);
+    assert_eq!(asked.send("zl1.AAAA").await, 400);
 
     let theirs = Asked::new(&[("SERVING_NAMESPACE", "other")]).await.put("").await;
     assert_eq!(asked.of("GET", &theirs, &[]).await, 403);
+    assert_eq!(asked.send(&theirs).await, 403);
     assert_eq!(asked.of("DELETE", &theirs, &[]).await, 403);
 
     tokio::time::pause();
     let reference = asked.put("?ttl=2s").await;
     tokio::time::advance(Duration::from_secs(2)).await;
     assert_eq!(asked.of("GET", &reference, &[]).await, 410);
+    assert_eq!(asked.send(&reference).await, 410);
     assert_eq!(asked.of("DELETE", &reference, &[]).await, 410);
     tokio::time::resume();
     asked.seen
@@ -163,6 +175,7 @@ async fn limits() -> BTreeSet<Answer> {
         waiting.push(one);
     }
     assert_eq!(asked.of("GET", &reference, &[]).await, 507);
+    assert_eq!(asked.send(&reference).await, 507);
     drop((taken, waiting));
     asked.shared.store.release(&payload).unwrap();
 
@@ -173,6 +186,7 @@ async fn limits() -> BTreeSet<Answer> {
     let reference = asked.put("").await;
     asked.shared.store.drain(Duration::ZERO);
     assert_eq!(asked.of("GET", &reference, &[]).await, 503);
+    assert_eq!(asked.send(&reference).await, 503);
     assert_eq!(asked.ask("POST", "/v1/payloads", &[], large(1)).await.status(), 503);
     asked.shared.keyring.install(KeyringUpdate::default()).unwrap();
     assert_eq!(asked.ask("POST", "/v1/payloads", &[], large(1)).await.status(), 502);

@@ -4,11 +4,12 @@ use http::{Request, Response, StatusCode};
 use zipline_http::Body;
 use zipline_protocol::Record;
 
-use super::{Refusal, reference};
+use super::Refusal;
+use super::reference::{self, Named};
 use crate::state::Shared;
 
 pub(super) async fn release(shared: &Shared, request: &Request<Body>) -> Result<Response<Body>, Refusal> {
-    let record = reference::open(shared, request.headers()).await?;
+    let record = reference::open(shared, request.headers(), Named::Reference).await?;
     release_record(shared, &record).await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

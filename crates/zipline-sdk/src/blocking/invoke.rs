@@ -69,13 +69,8 @@ impl Client {
     }
 
     fn start<B: Into<Body>>(&self, function: &FunctionName, request: Request<B>) -> Result<Invocation> {
-        let (parts, body) = request.into_parts();
-        let request = Request::from_parts(parts, ());
-        let request = match body.into() {
-            Body::Bytes(bytes) => request.map(|()| bytes),
-            Body::Payload(reference) => invoke::with_payload(request, self.get(&reference)?),
-        };
-        let running = invoke::start(self.core.http(), invoke::call(function, request), self.timeout)?;
+        let call = invoke::call(function, request.map(Into::into))?;
+        let running = invoke::start(self.core.http(), call, self.timeout)?;
         let mut invocation =
             Invocation { progress: Progress::Runs(Box::new(running)), interrupted: self.interrupted };
         invocation.advance();

@@ -85,13 +85,7 @@ impl Client {
         let (client, function) = (self.clone(), function.clone());
         let request = request.map(Into::into);
         let invoking = async move {
-            let (parts, body) = request.into_parts();
-            let request = Request::from_parts(parts, ());
-            let request = match body {
-                Body::Bytes(bytes) => request.map(|()| bytes),
-                Body::Payload(reference) => invoke::with_payload(request, client.get(&reference).await?),
-            };
-            let call = invoke::call(&function, request);
+            let call = invoke::call(&function, request)?;
             invoke::start(client.core.http(), call, client.timeout)?.response().await
         };
         Invocation { progress: Progress::Runs(Box::pin(invoking)) }

@@ -10,6 +10,7 @@ mod wait;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::Location;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,6 +67,8 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) meant: Meant,
+    /// Where the payload that it is about was put.
+    pub(crate) call_site: Option<&'static Location<'static>>,
 }
 
 /// Whose response it is.
@@ -86,6 +89,7 @@ pub(crate) struct Running {
     exchange: Option<Exchange>,
     what: String,
     meant: Meant,
+    call_site: Option<&'static Location<'static>>,
     timeout: Duration,
     deadline: Duration,
 }
@@ -112,11 +116,19 @@ impl Http {
             None => self.0.address.connect().map_err(|error| self.unreachable(error))?,
         };
         let (head, body) = self.request(&call);
-        let Call { what, method, meant, .. } = call;
+        let Call { what, method, meant, call_site, .. } = call;
         let most = self.0.response_max;
         let exchange = Exchange::new(connection, head, body, Reader::new(method == Method::HEAD, most));
         let deadline = now() + timeout;
-        Ok(Running { http: self.clone(), exchange: Some(exchange), what, meant, timeout, deadline })
+        Ok(Running {
+            http: self.clone(),
+            exchange: Some(exchange),
+            what,
+            meant,
+            call_site,
+            timeout,
+            deadline,
+        })
     }
 
     fn request(&self, call: &Call) -> (Vec<u8>, Bytes) {
@@ -186,7 +198,7 @@ impl Running {
         if let Some(connection) = connection {
             self.http.give_back(connection);
         }
-        self.checked(response).map(Some)
+        self.checked(response).map(Some).map_err(|error| error.put_at(self.call_site))
     }
 
     pub(crate) fn deadline(&self) -> Duration {

@@ -29,6 +29,7 @@ pub(crate) fn hello() -> Call {
         headers: HeaderMap::new(),
         body: Bytes::new(),
         meant: Meant::Api,
+        call_site: None,
     }
 }
 
@@ -52,6 +53,7 @@ pub(crate) fn put(bytes: Bytes, options: &PutOptions) -> Result<Call> {
         headers,
         body: bytes,
         meant: Meant::Api,
+        call_site: None,
     })
 }
 
@@ -84,10 +86,24 @@ pub(crate) fn release(reference: &Reference) -> Result<Call> {
 }
 
 fn named(what: &str, method: Method, reference: &Reference, meant: Meant) -> Result<Call> {
+    let value = in_header(reference)?;
+    let headers = HeaderMap::from_iter([(http::HeaderName::from_static(header::REFERENCE), value)]);
+    let target = "/v1/payload".to_owned();
+    Ok(Call {
+        what: what.to_owned(),
+        method,
+        target,
+        headers,
+        body: Bytes::new(),
+        meant,
+        call_site: reference.call_site(),
+    })
+}
+
+/// A reference as a header's value, which no log shows.
+pub(crate) fn in_header(reference: &Reference) -> Result<HeaderValue> {
     let value = HeaderValue::from_str(reference.as_str());
     let mut value = value.map_err(|_| Error::invalid("the reference cannot stand in a header"))?;
     value.set_sensitive(true);
-    let headers = HeaderMap::from_iter([(http::HeaderName::from_static(header::REFERENCE), value)]);
-    let target = "/v1/payload".to_owned();
-    Ok(Call { what: what.to_owned(), method, target, headers, body: Bytes::new(), meant })
+    Ok(value)
 }

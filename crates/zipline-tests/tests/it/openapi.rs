@@ -100,6 +100,13 @@ impl Exercise {
         self.note(&Method::POST, PUT, &reply, 502, "upstream-failed")
     }
 
+    /// An invoke whose body is a payload that was put.
+    async fn sending(&mut self, reference: &str, status: u16, code: &str) -> Result<()> {
+        let call = self.pair.sender.invoke(Protocol::Http1, Method::POST, RECEIVER, "/sha256");
+        let reply = call.header("zipline-body", reference).send(self.pair.sender.api()).await?;
+        self.note(&Method::POST, INVOKE, &reply, status, code)
+    }
+
     async fn without_token(&mut self) -> Result<()> {
         for (method, path, described) in [
             (Method::POST, "/v1/invoke/receiver.default/x", INVOKE),
@@ -174,14 +181,17 @@ impl Exercise {
             for method in [Method::GET, Method::DELETE] {
                 self.payload(method, bad, status, code).await?;
             }
+            self.sending(bad, status, code).await?;
         }
         self.payload(Method::GET, &reference, 409, "retrievals-exhausted").await?;
+        self.sending(&reference, 409, "retrievals-exhausted").await?;
         // Of what is spent there is nothing left to release, which is what was wanted.
         self.payload(Method::DELETE, &reference, 204, "").await?;
         for (status, code) in [(503, "draining"), (507, "buffer-full")] {
             let holder = FakeHolder::start(Answer::error(status)).await?;
             let reference = holder.reference(ReferenceKind::Put, length)?;
             self.payload(Method::GET, &reference, status, code).await?;
+            self.sending(&reference, status, code).await?;
         }
         Ok(())
     }

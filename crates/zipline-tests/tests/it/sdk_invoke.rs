@@ -102,12 +102,18 @@ async fn a_payload_that_was_put_is_a_body() -> Result<()> {
         let reference = client.put(&expected, &once)?;
         echoed(&client.invoke(RECEIVER, Request::post("/echo").body(&reference)?)?, &expected)?;
         let again = client.invoke(RECEIVER, Request::post("/echo").body(&reference)?);
-        refused(again, ErrorCode::RetrievalsExhausted)?;
+        let error = refused(again, ErrorCode::RetrievalsExhausted)?;
+        ensure!(error.call_site().is_some_and(|site| site.file().ends_with("sdk_invoke.rs")), "{error:?}");
         Ok(())
     })
     .await?;
     let client = zipline_sdk::Client::connect(sender).await?;
     let reference = client.put(&bytes, &typed).await?;
+    let both = post("/echo", "a body of its own")?.map(zipline_sdk::Body::from);
+    let (mut parts, body) = both.into_parts();
+    parts.headers.insert("zipline-body", reference.as_str().parse()?);
+    let both = client.invoke(RECEIVER, Request::from_parts(parts, body)).await;
+    refused(both, ErrorCode::RequestInvalid)?;
     let request = Request::post("/echo").header("content-type", "text/x-other").body(reference)?;
     let response = client.invoke(RECEIVER, request).await?;
     ensure!(response.headers()["content-type"] == "text/x-other" && response.body()[..] == bytes[..]);

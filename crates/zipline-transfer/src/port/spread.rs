@@ -1,9 +1,9 @@
 //! Who of the receivers of one payload is sent it from here, and who retrieves it from another receiver.
 //!
 //! Receivers that offer to serve a copy form a tree below the holder. Of `n` of them the holder itself serves `1 + log2 n`, rounded
-//! up; each further one is named a receiver that has a copy, or is being sent one, and fewer than [`limits::RELAY_FAN`] of its own,
-//! the least busy and oldest first. So a tree is broad before it is deep, and never has a circle: a relay is there before those it
-//! serves.
+//! up; each further one is named a receiver that has a copy, or is being sent one, and fewer than [`limits::RELAY_FAN`] of its own:
+//! first one that has all of it, then the nearest to the holder, of those the least busy. So bytes pass few hands, and there is never
+//! a circle, as a relay is there before those it serves.
 //!
 //! | a receiver | event | what follows |
 //! |---|---|---|
@@ -54,6 +54,8 @@ struct Node {
     place: CopyPlace,
     /// Who sends it, if not the holder.
     relay: Option<LeaseId>,
+    /// How many hands its bytes passed when it was named its place; 0: they are all there.
+    distance: u32,
     /// To how many it sends.
     serves: usize,
     /// Somebody it was named to came back.
@@ -96,12 +98,13 @@ impl Spread {
             }
             Some(relay) => {
                 relay.serves += 1;
-                Some((relay.lease, relay.place.clone()))
+                Some(((relay.lease, relay.distance + 1), relay.place.clone()))
             }
         };
         let (relay, named) = relay.unzip();
+        let (relay, distance) = relay.map_or((None, 1), |(relay, distance)| (Some(relay), distance));
         let until = now + HEARD_WITHIN;
-        tree.nodes.push(Node { lease, place: offer, relay, serves: 0, failed: false, until });
+        tree.nodes.push(Node { lease, place: offer, relay, distance, serves: 0, failed: false, until });
         named
     }
 
@@ -119,6 +122,7 @@ impl Spread {
         self.with(payload, |tree| {
             let Some(node) = tree.node(lease) else { return };
             node.until = Instant::now() + NAMED_WITHIN;
+            node.distance = 0;
             let relay = node.relay.take();
             tree.relieve(relay);
         });
@@ -127,7 +131,10 @@ impl Spread {
     /// The receiver of `lease` wants the bytes from here, whatever it was told before.
     pub(super) fn came_back(&self, payload: &PayloadId, lease: &LeaseId) {
         self.with(payload, |tree| {
-            let relay = tree.node(lease).and_then(|node| node.relay.take());
+            let relay = tree.node(lease).and_then(|node| {
+                node.distance = 1;
+                node.relay.take()
+            });
             tree.relieve(relay);
             if let Some(relay) = relay.and_then(|relay| tree.node(&relay)) {
                 relay.failed = true;
@@ -166,8 +173,8 @@ impl Tree {
                 && node.serves < limits::RELAY_FAN
                 && (!tls || node.place.certificate.is_some())
         };
-        // Of several that are as busy, the first one.
-        self.nodes.iter_mut().filter(may).min_by_key(|node| node.serves)
+        // Of several that are alike, the first one.
+        self.nodes.iter_mut().filter(may).min_by_key(|node| (node.distance, node.serves))
     }
 
     /// `relay` serves one fewer.
@@ -213,7 +220,7 @@ mod tests {
     async fn the_holders_work_grows_like_the_logarithm() {
         let spread = Spread::default();
         let named: Vec<u8> = (1..=16).map(|n| assign(&spread, n)).collect();
-        assert_eq!(named, [0, 0, 0, 1, 0, 2, 3, 4, 0, 5, 6, 7, 8, 9, 10, 11]);
+        assert_eq!(named, [0, 0, 0, 1, 0, 2, 3, 5, 0, 9, 1, 2, 3, 5, 9, 4]);
         for n in 17..=200 {
             assign(&spread, n);
         }
@@ -242,17 +249,17 @@ mod tests {
         spread.lives(&PAYLOAD, &lease(2));
         spread.done(&PAYLOAD, &lease(3));
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert_eq!(assign(&spread, 4), 2);
+        assert_eq!([4, 5, 6, 7].map(|n| assign(&spread, n)), [3, 0, 3, 2]);
         tokio::time::advance(NAMED_WITHIN).await;
-        assert_eq!([5, 6].map(|n| assign(&spread, n)), [0, 0], "nobody is left, so it begins anew");
+        assert_eq!([8, 9].map(|n| assign(&spread, n)), [0, 0], "nobody is left, so it begins anew");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_acknowledged_is_no_load_any_more() {
+    async fn whoever_acknowledged_is_no_load_any_more_and_named_first() {
         let spread = Spread::default();
         assert_eq!([1, 2, 3, 4].map(|n| assign(&spread, n)), [0, 0, 0, 1]);
         spread.done(&PAYLOAD, &lease(4));
-        assert_eq!([5, 6].map(|n| assign(&spread, n)), [0, 1]);
+        assert_eq!([5, 6, 7, 8].map(|n| assign(&spread, n)), [0, 4, 4, 1]);
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,10 @@
 //! What the HTTP/1.1 client makes of answers, whole and early, well and badly said.
 
 use crate::support::{client, get, pattern, post, read_all, read_until};
+use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
 use zipline_http::{Body, BodyError, BodyErrorKind, Client, ClientConfig, SendError, Target};
 use zipline_runtime::Tasks;
 
@@ -191,7 +193,9 @@ async fn a_request_that_breaks_off_takes_its_response_along() {
 async fn an_idle_connection_that_its_peer_closes_is_closed() {
     let (listener, target) = listener().await;
     let tasks = Tasks::new();
-    let client = Client::new(ClientConfig::default(), tasks.clone());
+    // Time alone does not close it while this test runs.
+    let config = ClientConfig { idle_timeout: Duration::from_secs(3600), ..ClientConfig::default() };
+    let client = Client::new(config, tasks.clone());
     let serving = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         read_until(&mut stream, "\r\n\r\n").await;
@@ -203,7 +207,8 @@ async fn an_idle_connection_that_its_peer_closes_is_closed() {
     assert_eq!((client.statistics().open, tasks.len()), (1, 1));
     stream.shutdown().await.unwrap();
     // Our end closes, without another request, and nothing watches any more.
-    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0);
+    let closed = timeout(Duration::from_secs(20), stream.read(&mut [0])).await;
+    assert_eq!(closed.expect("nobody closed it").unwrap(), 0);
     tasks.idle().await;
     assert_eq!(client.statistics().open, 0);
 }

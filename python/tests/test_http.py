@@ -37,7 +37,15 @@ def test_a_timeout_of_the_client_holds_for_every_call(fake):
                 call()
 
 
-def test_the_keyboard_interrupts_a_wait(fake):
+@pytest.fixture
+def interruptible():
+    """SIGINT as in a terminal: whatever runs in the background of a shell starts with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_keyboard_interrupts_a_wait(fake, interruptible):
     asked = threading.Event()
     proxy = fake(silent(asked))
     main = threading.main_thread().ident

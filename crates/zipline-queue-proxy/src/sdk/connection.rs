@@ -79,7 +79,8 @@ pub(super) struct Connection {
     /// Puts that run, by their order.
     puts: BTreeSet<u64>,
     next_put: u64,
-    /// Who wants to be told once all puts before this one have ended.
+    /// Who wants to be told once all puts before this one have ended: as many as may be outstanding. None of them keeps a put from
+    /// ending, so a connection that is not read because of them will be.
     settles: VecDeque<(u64, u32)>,
     waiting_bytes: usize,
     segments: Segments,
@@ -240,8 +241,10 @@ impl Connection {
         }
     }
 
+    /// Requests that wait for others count like those that run: all that is not answered is bounded.
     fn may_read(&self) -> bool {
-        self.wire.may_read() && self.running.len() < OUTSTANDING_MAX && self.waiting_bytes < WAITING_BYTES_MAX
+        let outstanding = self.running.len() + self.settles.len();
+        self.wire.may_read() && outstanding < OUTSTANDING_MAX && self.waiting_bytes < WAITING_BYTES_MAX
     }
 
     fn accept(&mut self, head: FrameHead, body: &Bytes) -> Result<(), End> {

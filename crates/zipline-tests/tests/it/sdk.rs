@@ -595,3 +595,51 @@ async fn what_is_no_frame_ends_its_connection_and_no_other() -> Result<()> {
     .await?;
     pair.hold_nothing().await
 }
+
+/// What a connection says next is not read while it waits for all that may be outstanding: here, what would end the wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settles_that_wait_are_outstanding_requests() -> Result<()> {
+    let pair = Pair::start_with(|config| config.sender.budget_bytes = 8 << 20).await?;
+    let (socket, token) = (pair.sender.socket.clone(), pair.sender.token.clone());
+    let side = options(&pair.sender);
+    blocking(move || {
+        let client = Client::connect(side)?;
+        let (bytes, mut held) = (vec![1; 60_000], Vec::new());
+        // With the put that waits for memory as many as are allowed, or one less.
+        for (settles, put) in [(sdk::OUTSTANDING_MAX - 1, 72), (sdk::OUTSTANDING_MAX - 2, 66)] {
+            loop {
+                match client.put(&bytes, &PutOptions::new().wait(Duration::from_millis(1))) {
+                    Ok(reference) => held.push(reference),
+                    Err(error) if error.code() == ErrorCode::BufferFull => break,
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            let mut raw = Raw::open(&socket, &token)?;
+            let terms = sdk::Terms {
+                retrievals: zipline_protocol::Retrievals::Limited(1),
+                ttl: Duration::from_secs(60),
+                linger: Duration::ZERO,
+                wait: Duration::from_millis(if put == 72 { 300 } else { 60_000 }),
+                content_type: None,
+            };
+            let answered = sdk::Put::Answered(terms);
+            raw.say(&sdk::Request::Put { request: 1, put: answered, bytes: sdk::PutBytes::Inline(&bytes) })?;
+            for request in (2..).take(settles) {
+                raw.say(&sdk::Request::Settle { request })?;
+            }
+            let freed = held.pop().context("something is held")?;
+            raw.say(&sdk::Request::Release { request: 9_999, reference: freed.as_str() })?;
+            let mut heard = Vec::new();
+            for _ in 0..settles + 2 {
+                heard.push(raw.hear()?);
+            }
+            ensure!(heard.contains(&put), "{settles} settles: the put was not answered with {put}");
+            ensure!(heard.iter().filter(|kind| **kind == 71).count() == settles + 1, "one is not answered");
+        }
+        for reference in held {
+            client.release(&reference)?;
+        }
+        Ok(())
+    })
+    .await
+}

@@ -15,7 +15,7 @@ from ._local import LocalPlatform, LocalRequest
 from ._native import Payload
 from ._objects import ARRAY_TYPE, ARROW_TYPE, PICKLE_TYPE
 from ._portable import dump, load
-from ._streams import PayloadFile
+from ._streams import PayloadFile, ResponseFile
 from .errors import (
     BufferFullError,
     DeadlineExceededError,
@@ -72,6 +72,7 @@ __all__ = [
     "ReferenceInvalidError",
     "RequestInvalidError",
     "Response",
+    "ResponseFile",
     "RetrievalsExhaustedError",
     "StatusError",
     "TokenMissingError",

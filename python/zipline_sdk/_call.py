@@ -38,6 +38,13 @@ class Call:
             raise self.timed_out()
         return left
 
+    def moved(self) -> None:
+        """A byte moved, or a new wait began. The time of this call is that of all of it, so that changes nothing."""
+
+    def source_remaining(self) -> float | None:
+        """Seconds left for the caller's own source, as of `remaining`."""
+        return self.remaining()
+
     def timed_out(self) -> DeadlineExceededError:
         return DeadlineExceededError(f"{self._what} was not done within its timeout of {self._timeout} s")
 
@@ -70,3 +77,20 @@ class Call:
         finally:
             with self._lock:
                 self._stops.remove(stop)
+
+
+class QuietCall(Call):
+    """A call without an end in sight: its timeout is that of each wait in which nothing moves."""
+
+    def moved(self) -> None:
+        if self._timeout is not None:
+            self._deadline = time.monotonic() + self._timeout
+
+    def source_remaining(self) -> float | None:
+        """Whoever waits for the answer sees that nothing moves, and ends it; nobody else is in a hurry."""
+        if self._cancelled:
+            raise Cancelled
+        return None
+
+    def timed_out(self) -> DeadlineExceededError:
+        return DeadlineExceededError(f"nothing moved of {self._what} for its timeout of {self._timeout} s")

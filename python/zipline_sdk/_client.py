@@ -9,13 +9,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
-from ._call import Call
+from ._call import Call, QuietCall
 from ._connection import TTL_DEFAULT, WAIT_DEFAULT, Connection, PutOptions, Transport
 from ._core import ArrayBuffer, Buffer, Core, Response, Work, connect, piece_views
 from ._local import Clock, Function, LocalConnection, LocalPlatform
 from ._many import CONCURRENCY, THREADS, Arriving, Errors, arriving, checked_concurrency, keeps
 from ._native import Payload
-from ._streams import PayloadFile
+from ._streams import PayloadFile, ResponseFile
 from .errors import DeadlineExceededError, Error
 from .reference import Reference, as_reference, call_site
 
@@ -157,11 +157,21 @@ class Client:
         ttl: float = TTL_DEFAULT,
         linger: float = 0.0,
         wait: float = WAIT_DEFAULT,
+        length: int | None = None,
         timeout: float | None = None,
     ) -> Reference:
-        """`put` of a file opened for reading bytes, or of an iterable of bytes, without having all of it at once."""
+        """`put` of a file opened for reading bytes, or of an iterable of bytes, without having all of it at once.
+
+        Args:
+            length: Its bytes, where they are known: then memory for all of them is there before the first is taken.
+
+        Raises:
+            RequestInvalidError: it has another length.
+            Whatever the source raises, and what `put` raises.
+        """
         options = PutOptions(content_type, retrievals, ttl, linger, wait)
-        return self._run(self._core.put_pieces(piece_views(source), options, call_site()), timeout, "put_stream")
+        work = self._core.put_pieces(piece_views(source), length, options, call_site())
+        return self._run(work, timeout, "put_stream")
 
     def put_object(
         self,
@@ -272,6 +282,7 @@ class Client:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        length: int | None = None,
         timeout: float | None = None,
     ) -> Response:
         """Sends a request to a function and waits for its response, whatever its status.
@@ -283,14 +294,40 @@ class Client:
             obj: In the body's place, an object as `put_object` takes it; the function reads it with `Response.object`'s twin,
                 `zipline_sdk.load`.
             path: With a query, if there is one.
+            length: Of a file or an iterable, its bytes where they are known; the function then sees a Content-Length.
 
         Raises:
             UpstreamFailedError, ReceiverUnprovenError: no response came; the function may have run.
         """
-        work = self._core.invoke(
-            service, body, obj=obj, path=path, method=method, headers=headers, content_type=content_type
-        )
-        return self._run(work, timeout, f"the invoke of {service}")
+        about = {"path": path, "method": method, "headers": headers, "content_type": content_type, "length": length}
+        return self._run(self._core.invoke(service, body, obj=obj, **about), timeout, f"the invoke of {service}")
+
+    def invoke_stream(
+        self,
+        service: str,
+        body: Any = None,
+        *,
+        obj: Any = None,
+        path: str = "/",
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        length: int | None = None,
+        timeout: float | None = None,
+    ) -> ResponseFile:
+        """`invoke`, whose response is read while it arrives: `with client.invoke_stream(...) as response`.
+
+        Takes the arguments of `invoke`. A body that is a file or an iterable is taken by a thread while the response is read, as
+        fast as the function takes it: both bodies go on at the same time, and neither is ever kept whole. What it raises is
+        raised in the response's place.
+
+        Args:
+            timeout: Seconds of each wait in which nothing moves.
+        """
+        about = {"path": path, "method": method, "headers": headers, "content_type": content_type, "length": length}
+        work = self._core.invoke_stream(service, body, obj=obj, **about)
+        call = QuietCall(self._timeout if timeout is None else timeout, f"the invoke of {service}")
+        return ResponseFile(service, work(call))
 
     def submit(self, service: str, body: Any = None, *, timeout: float | None = None, **others: Any) -> Invocation:
         """`invoke`, without waiting for it; takes the same arguments. At most 1,024 wait at a time, then this waits."""

@@ -79,7 +79,8 @@ class Held:
 
 @dataclass(frozen=True)
 class Request:
-    """A request to a function. The body: bytes at once, in pieces of unknown number, or the payload that a reference names."""
+    """A request to a function. The body: bytes at once, pieces (of `length` bytes in all, if that is known), or the payload that
+    a reference names."""
 
     service: str
     namespace: str
@@ -88,6 +89,7 @@ class Request:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: memoryview | Iterable[memoryview] = NOTHING
     reference: str | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,22 @@ class Answer:
 
 
 class Stream(Protocol):
-    """A payload that is read in pieces."""
+    """Bytes that are read in pieces; `length` None: nobody knows."""
 
-    length: int
+    length: int | None
     content_type: str | None
 
     def readinto(self, target: memoryview) -> int: ...
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class StreamedAnswer:
+    """A function's response, whatever its status, whose body is still to be read."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: Stream
 
 
 class Connection(Protocol):
@@ -115,7 +126,9 @@ class Connection(Protocol):
     @property
     def transport(self) -> Transport: ...
     def put(self, view: memoryview, options: PutOptions, call: Call) -> Held: ...
-    def put_pieces(self, pieces: Iterable[memoryview], options: PutOptions, call: Call) -> Held: ...
+    def put_pieces(
+        self, pieces: Iterable[memoryview], options: PutOptions, call: Call, length: int | None = None
+    ) -> Held: ...
     def allocate(self, size: int, wait: float, call: Call) -> memoryview: ...
     def put_buffer(self, buffer: _native.Buffer, options: PutOptions, call: Call) -> Held: ...
     def get(self, reference: str, call: Call) -> Payload: ...
@@ -123,6 +136,7 @@ class Connection(Protocol):
     def release(self, reference: str, call: Call) -> None: ...
     def settle(self, call: Call) -> None: ...
     def invoke(self, request: Request, call: Call) -> Answer: ...
+    def invoke_stream(self, request: Request, call: Call) -> StreamedAnswer: ...
     def close(self) -> None: ...
 
 

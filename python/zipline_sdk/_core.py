@@ -17,6 +17,7 @@ from ._connection import (
     PutOptions,
     Request,
     Stream,
+    StreamedAnswer,
     checked_content_type,
     checked_wait,
 )
@@ -81,10 +82,7 @@ class Response:
         self._service = service
         self.status = answer.status
         self.payload = answer.payload
-        self.headers: dict[str, str] = {}
-        for name, value in answer.headers:
-            name = name.lower()
-            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
+        self.headers = merged(answer.headers)
 
     @property
     def ok(self) -> bool:
@@ -115,10 +113,7 @@ class Response:
     def raise_for_status(self) -> Response:
         """Raises `StatusError` unless the status is 200 to 299."""
         if not self.ok:
-            said = self.text[:300].strip() or "nothing"
-            raise StatusError(
-                f"{self._service} answered with status {self.status} and said: {said}", status=self.status
-            )
+            raise refused(self._service, self.status, self.text)
         return self
 
     def __repr__(self) -> str:
@@ -148,8 +143,11 @@ class Core:
         buffer._seal()
         return _named(held, site)
 
-    def put_pieces(self, pieces: Iterable[memoryview], options: PutOptions, site: str | None) -> Work[Reference]:
-        return lambda call: _named(self.connection.put_pieces(pieces, options, call), site)
+    def put_pieces(
+        self, pieces: Iterable[memoryview], length: Any, options: PutOptions, site: str | None
+    ) -> Work[Reference]:
+        length = None if length is None else checked_size(length)
+        return lambda call: _named(self.connection.put_pieces(pieces, options, call, length), site)
 
     def put_object(self, value: Any, options: PutOptions, site: str | None) -> Work[Reference]:
         def work(call: Call) -> Reference:
@@ -194,7 +192,15 @@ class Core:
         named = as_reference(reference)
         return lambda call: _about(named, lambda: self.connection.release(str(named), call))
 
-    def invoke(
+    def invoke(self, service: str, body: Any, **others: Any) -> Work[Response]:
+        request = self._request(service, body, **others)
+        return lambda call: request(call, lambda made: Response(service, self.connection.invoke(made, call)))
+
+    def invoke_stream(self, service: str, body: Any, **others: Any) -> Work[StreamedAnswer]:
+        request = self._request(service, body, **others)
+        return lambda call: request(call, lambda made: self.connection.invoke_stream(made, call))
+
+    def _request(
         self,
         service: str,
         body: Any,
@@ -204,7 +210,9 @@ class Core:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
         content_type: str | None = None,
-    ) -> Work[Response]:
+        length: Any = None,
+    ) -> Callable[[Call, Callable[[Request], Result]], Result]:
+        """Checks what can be checked at once; what it returns makes the request, and has it sent."""
         name, namespace = self._function(service)
         if not path.startswith("/"):
             path = "/" + path
@@ -214,14 +222,18 @@ class Core:
             sent["Content-Type"] = content_type
         if obj is not None and body is not None:
             raise TypeError("invoke takes a body or an obj, not both")
-        if isinstance(body, Reference):
-            named = body
-            request = Request(name, namespace, path, method.upper(), sent, reference=str(named))
-            return lambda call: _about(named, lambda: Response(service, self.connection.invoke(request, call)))
-        pieces = body if _is_pieces(body) else None
+        named = body if isinstance(body, Reference) else None
+        pieces = body if named is None and _is_pieces(body) else None
+        length = None if length is None else checked_size(length)
+        if length is not None and pieces is None:
+            raise TypeError("length is for a body that is a file or an iterable: this one has its own")
+        made = Request(name, namespace, path, method.upper(), sent, length=length)
+        if named is not None:
+            made = dataclasses.replace(made, reference=str(named))
+            return lambda call, send: _about(named, lambda: send(made))
         view = bytes_view(b"" if body is None else body) if pieces is None else None
 
-        def work(call: Call) -> Response:
+        def work(call: Call, send: Callable[[Request], Result]) -> Result:
             payload: Any = view
             if pieces is not None:
                 payload = piece_views(pieces)
@@ -233,8 +245,7 @@ class Core:
                 if body.content_type is not None:
                     sent.setdefault("Content-Type", body.content_type)
                 body._seal()
-            answer = self.connection.invoke(Request(name, namespace, path, method.upper(), sent, payload), call)
-            return Response(service, answer)
+            return send(dataclasses.replace(made, body=payload))
 
         return work
 
@@ -260,6 +271,21 @@ class Core:
             if not part or not part.isascii() or not part.replace("-", "").isalnum():
                 raise ValueError(f"{service!r} is no function: write 'service' or 'service.namespace'")
         return name, namespace
+
+
+def merged(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Names in lower case; of repeated ones the values, joined by commas."""
+    together: dict[str, str] = {}
+    for name, value in headers:
+        name = name.lower()
+        together[name] = f"{together[name]}, {value}" if name in together else value
+    return together
+
+
+def refused(service: str, status: int, text: str) -> StatusError:
+    """The error of a response that says none itself."""
+    said = text[:300].strip() or "nothing"
+    return StatusError(f"{service} answered with status {status} and said: {said}", status=status)
 
 
 def _named(held: Held, site: str | None) -> Reference:

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from socket import (
     AF_UNIX,
     IPPROTO_TCP,
-    SHUT_RDWR,
     SO_SNDTIMEO,
     SOCK_STREAM,
     SOL_SOCKET,
@@ -30,7 +29,8 @@ from urllib.parse import quote, urlsplit
 
 from . import _native
 from ._call import Call, Cancelled
-from ._connection import NOTHING, Answer, Held, PutOptions, Request, Transport
+from ._connection import NOTHING, Answer, Held, PutOptions, Request, StreamedAnswer, Transport
+from ._flow import FlowStream, Sender, SourceFailed, framed, response_class, shut
 from ._memory import copied, fresh
 from ._native import Payload
 from .errors import Error, NotConnectedError, PayloadLostError, UpstreamFailedError, from_code
@@ -40,6 +40,8 @@ _IDLE_MOST = 16
 # Between two looks at the clock and at cancellation.
 _PIECE = 8 * 1024 * 1024
 _PROBLEM_MOST = 64 * 1024
+# A body up to this length is sent before its answer is read.
+_AT_ONCE = 64 * 1024
 _BROKEN = (http.client.HTTPException, OSError)
 
 
@@ -82,14 +84,6 @@ class Address:
             raise NotConnectedError(f"the queue-proxy at {place} cannot be reached: {error}") from error
 
 
-class _SourceFailed(Exception):
-    """The caller's own file or iterable raised `error`."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
 class _Link(http.client.HTTPConnection):
     """One connection, for one request at a time."""
 
@@ -99,13 +93,6 @@ class _Link(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = self._address.connect()
-
-    def stop(self) -> None:
-        """From another thread: ends whatever wait there is."""
-        opened = self.sock
-        if opened is not None:
-            with contextlib.suppress(OSError):
-                opened.shutdown(SHUT_RDWR)
 
     def is_stale(self) -> bool:
         """Whether the other side has closed it, or said something that nobody asked for."""
@@ -134,11 +121,17 @@ class HttpConnection:
     def put(self, view: memoryview, options: PutOptions, call: Call) -> Held:
         return self.put_pieces(view, options, call)
 
-    def put_pieces(self, pieces: memoryview | Iterable[memoryview], options: PutOptions, call: Call) -> Held:
+    def put_pieces(
+        self,
+        pieces: memoryview | Iterable[memoryview],
+        options: PutOptions,
+        call: Call,
+        length: int | None = None,
+    ) -> Held:
         retrievals = "unlimited" if options.retrievals is None else str(options.retrievals)
         query = f"retrievals={retrievals}&ttl={_ms(options.ttl)}&linger={_ms(options.linger)}&wait={_ms(options.wait)}"
         headers = {"Content-Type": options.content_type} if options.content_type else {}
-        with self._exchange(call, "POST", f"/v1/payloads?{query}", headers, pieces) as response:
+        with self._exchange(call, "POST", f"/v1/payloads?{query}", headers, pieces, length) as response:
             document = json.loads(response.read())
         return Held(document["reference"], document["length"], document["ttl_seconds"], document["bounded_by"])
 
@@ -167,14 +160,23 @@ class HttpConnection:
         del call
 
     def invoke(self, request: Request, call: Call) -> Answer:
+        with self._invoked(request, call) as response:
+            payload = Payload(_body(response, call), response.headers["Content-Type"])
+            return Answer(response.status, response.getheaders(), payload)
+
+    def invoke_stream(self, request: Request, call: Call) -> StreamedAnswer:
+        # Its response lives longer than this function, so it leaves the connection when the stream is closed.
+        exchange = self._invoked(request, call)
+        response = exchange.__enter__()
+        return StreamedAnswer(response.status, response.getheaders(), FlowStream(response, exchange, call))
+
+    def _invoked(self, request: Request, call: Call) -> contextlib.AbstractContextManager[http.client.HTTPResponse]:
         path = quote(request.path, safe="/?&=%:+,;@!$'()*~-._")
         target = f"/v1/invoke/{request.service}.{request.namespace}{path}"
         headers = dict(request.headers)
         if request.reference is not None:
             headers["Zipline-Body"] = request.reference
-        with self._exchange(call, request.method, target, headers, request.body, ours=False) as response:
-            payload = Payload(_body(response, call), response.headers["Content-Type"])
-            return Answer(response.status, response.getheaders(), payload)
+        return self._exchange(call, request.method, target, headers, request.body, request.length, ours=False)
 
     def close(self) -> None:
         with self._lock:
@@ -191,28 +193,45 @@ class HttpConnection:
         target: str,
         headers: Mapping[str, str],
         body: memoryview | Iterable[memoryview] = NOTHING,
+        length: int | None = None,
         ours: bool = True,
     ) -> Iterator[http.client.HTTPResponse]:
-        """One request and its response; the connection is used again if the response was read to its end."""
+        """One request and its response; the connection is used again if the response was read to its end.
+
+        Of an invoke both directions go on at the same time.
+        """
         link = self._take()
+        opened = link.sock
+        sender: Sender | None = None
         whole = False
         try:
-            with call.stopped_by(link.stop):
+            with call.stopped_by(lambda: shut(opened)):
                 _limit(link, call)
-                response = _send(link, call, method, target, {**headers, "Zipline-Token": self._address.token}, body)
+                headers = {**headers, "Zipline-Token": self._address.token}
+                if isinstance(body, memoryview):
+                    length = len(body)
+                _head(link, method, target, headers, length)
+                if ours:
+                    response = _sent(link, call, framed(body, length))
+                else:
+                    sender = _beside(link, call, body, length)
+                    response = link.getresponse()
                 _refuse(response, ours)
                 yield response
                 if response.length == 0:
                     response.read()
-                whole = response.isclosed() and not response.will_close
-        except _SourceFailed as failed:
+                whole = response.isclosed() and not response.will_close and (sender is None or sender.done)
+        except SourceFailed as failed:
             raise failed.error from None
-        except Error:
-            # One of them is an OSError to Python.
-            raise
-        except _BROKEN as error:
+        except (Error, *_BROKEN) as error:
+            if sender is not None and sender.failure is not None:
+                raise sender.failure from None
+            if isinstance(error, Error):
+                raise
             raise _meaning(error, call, method, target) from error
         finally:
+            if sender is not None:
+                sender.stop()
             self._give_back(link, whole)
 
     def _take(self) -> _Link:
@@ -244,7 +263,7 @@ class HttpStream:
         self._response, self._exchange, self._call = response, exchange, call
         self._open = True
         self._left = response.length or 0
-        self.length = self._left
+        self.length: int | None = self._left
         self.content_type = response.headers["Content-Type"]
 
     def readinto(self, target: memoryview) -> int:
@@ -282,33 +301,24 @@ def _limit(link: _Link, call: Call) -> None:
         opened.settimeout(call.remaining())
 
 
-def _send(
-    link: _Link,
-    call: Call,
-    method: str,
-    target: str,
-    headers: Mapping[str, str],
-    body: memoryview | Iterable[memoryview],
-) -> http.client.HTTPResponse:
+def _head(link: _Link, method: str, target: str, headers: Mapping[str, str], length: int | None) -> None:
+    """Sends a request's head; a body of no known length comes in chunks."""
+    link.response_class = http.client.HTTPResponse
     link.putrequest(method, target, skip_accept_encoding=True)
     for name, value in headers.items():
         link.putheader(name, value)
-    whole = isinstance(body, memoryview)
-    if isinstance(body, memoryview):
-        if len(body) or method not in ("GET", "HEAD", "DELETE"):
-            link.putheader("Content-Length", str(len(body)))
-    else:
+    if length is None:
         link.putheader("Transfer-Encoding", "chunked")
+    elif length or method not in ("GET", "HEAD", "DELETE"):
+        link.putheader("Content-Length", str(length))
     link.endheaders()
+
+
+def _sent(link: _Link, call: Call, parts: Iterator[memoryview]) -> http.client.HTTPResponse:
+    """Sends a body; then the response is asked for."""
     try:
-        if whole:
-            _send_view(link, call, body)  # type: ignore[arg-type]
-        else:
-            for piece in _told_apart(body):  # type: ignore[arg-type]
-                link.send(f"{len(piece):x}\r\n".encode())
-                _send_view(link, call, piece)
-                link.send(b"\r\n")
-            link.send(b"0\r\n\r\n")
+        for part in parts:
+            _send_view(link, call, part)
     except (BrokenPipeError, ConnectionResetError):
         # It may have been refused before it was read: then the answer is there.
         with contextlib.suppress(*_BROKEN):
@@ -318,14 +328,17 @@ def _send(
     return link.getresponse()
 
 
-def _told_apart(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
-    """Whatever the source raises is not taken for an error of the connection. An empty piece would end the body."""
-    try:
-        for piece in pieces:
-            if len(piece):
-                yield piece
-    except Exception as error:
-        raise _SourceFailed(error) from error
+def _beside(link: _Link, call: Call, body: memoryview | Iterable[memoryview], length: int | None) -> Sender | None:
+    """Who sends a body while the response is read; None: it is short, and was sent."""
+    at_once = isinstance(body, memoryview) and len(body) <= _AT_ONCE
+    if at_once:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            _send_view(link, call, body)  # type: ignore[arg-type]
+    opened = link.sock
+    assert opened is not None, "a head was sent on it"
+    opened.setblocking(False)
+    link.response_class = response_class(call)  # type: ignore[assignment]
+    return None if at_once else Sender(opened, framed(body, length), call)
 
 
 def _send_view(link: _Link, call: Call, view: memoryview) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 from . import _native
 from ._call import Call
-from ._connection import Answer, Held, PutOptions, Request, Transport, life
+from ._connection import Answer, Held, PutOptions, Request, StreamedAnswer, Transport, life
 from ._memory import bytes_view, copied, fresh
 from ._native import Payload
 from .errors import (
@@ -28,6 +28,7 @@ from .errors import (
     PayloadTooLargeError,
     ReferenceExpiredError,
     ReferenceInvalidError,
+    RequestInvalidError,
     RetrievalsExhaustedError,
     UpstreamFailedError,
 )
@@ -207,9 +208,11 @@ class LocalConnection:
         self._check()
         return self._platform.put(copied(view), options, call)
 
-    def put_pieces(self, pieces: Iterable[memoryview], options: PutOptions, call: Call) -> Held:
+    def put_pieces(
+        self, pieces: Iterable[memoryview], options: PutOptions, call: Call, length: int | None = None
+    ) -> Held:
         self._check()
-        return self._platform.put(_joined(pieces, call), options, call)
+        return self._platform.put(_joined(pieces, call, length), options, call)
 
     def allocate(self, size: int, wait: float, call: Call) -> memoryview:
         del wait, call
@@ -248,11 +251,15 @@ class LocalConnection:
                 headers = {**request.headers, "Content-Type": payload.content_type}
                 request = dataclasses.replace(request, headers=headers)
         else:
-            body = request.body if isinstance(request.body, memoryview) else _joined(request.body, call)
+            body = request.body if isinstance(request.body, memoryview) else _joined(request.body, call, request.length)
             payload = Payload(copied(body), content_type)
         answer = self._platform.invoke(request, payload)
         call.remaining()
         return answer
+
+    def invoke_stream(self, request: Request, call: Call) -> StreamedAnswer:
+        answer = self.invoke(request, call)
+        return StreamedAnswer(answer.status, answer.headers, LocalStream(answer.payload, call))
 
     def close(self) -> None:
         self._closed = True
@@ -268,10 +275,11 @@ class LocalStream:
     def __init__(self, payload: Payload, call: Call) -> None:
         self._view, self._call = payload.view, call
         self._at = 0
-        self.length = len(payload)
+        self.length: int | None = len(payload)
         self.content_type = payload.content_type
 
     def readinto(self, target: memoryview) -> int:
+        self._call.moved()
         self._call.remaining()
         piece = self._view[self._at : self._at + len(target)]
         _native.copy(target[: len(piece)], piece)
@@ -279,14 +287,18 @@ class LocalStream:
         return len(piece)
 
     def close(self) -> None:
-        self._at = self.length
+        self._at = len(self._view)
 
 
-def _joined(pieces: Iterable[memoryview], call: Call) -> memoryview:
+def _joined(pieces: Iterable[memoryview], call: Call, length: int | None) -> memoryview:
     grown = bytearray()
     for piece in pieces:
         call.remaining()
         grown += piece
+        if length is not None and len(grown) > length:
+            raise RequestInvalidError(f"the body has more bytes than its length of {length}")
+    if length is not None and len(grown) < length:
+        raise RequestInvalidError(f"the body ended {length - len(grown)} bytes before its length of {length}")
     return copied(memoryview(grown))
 
 

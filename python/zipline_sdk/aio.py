@@ -13,9 +13,9 @@ import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Self, TypeVar
 
-from ._call import Call, Cancelled
-from ._connection import TTL_DEFAULT, WAIT_DEFAULT, Connection, PutOptions, Stream, Transport
-from ._core import ArrayBuffer, Buffer, Core, Response, Work, connect, piece_views
+from ._call import Call, Cancelled, QuietCall
+from ._connection import TTL_DEFAULT, WAIT_DEFAULT, Connection, PutOptions, Stream, StreamedAnswer, Transport
+from ._core import ArrayBuffer, Buffer, Core, Response, Work, connect, merged, piece_views, refused
 from ._local import Clock, Function, LocalConnection, LocalPlatform
 from ._many import CONCURRENCY, THREADS, Arriving, Errors, arriving, checked_concurrency, keeps
 from ._memory import bytes_view
@@ -26,34 +26,37 @@ from .reference import Reference, as_reference, call_site
 Result = TypeVar("Result")
 
 _PIECE = 1024 * 1024
+# Of a response that is an error, what its message shows.
+_SAID = 1200
 
 
-class PayloadStream:
-    """A payload that arrives while it is read; `async with client.open(reference) as stream`."""
+class _Arriving:
+    """Bytes that arrive while they are read."""
 
-    def __init__(self, client: Client, work: Work[Stream], timeout: float | None) -> None:
-        self._client, self._work = client, work
-        # One call for all of it: its timeout runs until the last byte was read.
-        self._call = client._call(timeout, "open")
+    def __init__(self, client: Client, call: Call) -> None:
+        self._client = client
+        # One call for all of it.
+        self._call = call
         self._stream: Stream | None = None
-        self.length = 0
+        self.length: int | None = None
         self.content_type: str | None = None
 
-    async def __aenter__(self) -> Self:
-        self._stream = await self._client._perform(self._work, self._call)
-        self.length, self.content_type = self._stream.length, self._stream.content_type
-        return self
+    def _begun(self, stream: Stream) -> None:
+        self._stream = stream
+        self.length, self.content_type = stream.length, stream.content_type
 
     async def __aexit__(self, *_: object) -> None:
-        if self._stream is not None:
-            self._stream.close()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.close()
 
     async def readinto(self, target: Any) -> int:
         """Reads some bytes into `target`, at least one until the end; how many."""
         stream = self._stream
         if stream is None:
-            raise ValueError("open the stream with `async with` first")
+            raise ValueError("the stream is closed: it is open within `async with`")
         view = memoryview(target).cast("B")
+        self._call.moved()
         return await self._client._perform(lambda _: stream.readinto(view), self._call)
 
     async def pieces(self, size: int = _PIECE) -> AsyncIterator[bytes]:
@@ -64,6 +67,53 @@ class PayloadStream:
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self.pieces()
+
+
+class PayloadStream(_Arriving):
+    """A payload that arrives while it is read; `async with client.open(reference) as stream`."""
+
+    def __init__(self, client: Client, work: Work[Stream], timeout: float | None) -> None:
+        # Its timeout runs until the last byte was read.
+        super().__init__(client, client._call(timeout, "open"))
+        self._work = work
+
+    async def __aenter__(self) -> Self:
+        self._begun(await self._client._perform(self._work, self._call))
+        return self
+
+
+class ResponseStream(_Arriving):
+    """A function's answer whose body arrives while it is read; `async with client.invoke_stream(...) as response`.
+
+    As `zipline_sdk.ResponseFile`: `status`, `headers`, `ok` and `raise_for_status`, and the body as of `PayloadStream`.
+    """
+
+    def __init__(self, client: Client, service: str, work: Work[StreamedAnswer], call: Call) -> None:
+        super().__init__(client, call)
+        self._service, self._work = service, work
+        self.status = 0
+        self.headers: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        answer = await self._client._perform(self._work, self._call)
+        self.status, self.headers = answer.status, merged(answer.headers)
+        self._begun(answer.body)
+        return self
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+    async def raise_for_status(self) -> Self:
+        """Raises `StatusError` unless the status is 200 to 299."""
+        if not self.ok:
+            said = b""
+            async for piece in self.pieces(_SAID):
+                said += piece
+                if len(said) >= _SAID:
+                    break
+            raise refused(self._service, self.status, said.decode("utf-8", "replace"))
+        return self
 
 
 class Client:
@@ -131,19 +181,22 @@ class Client:
         ttl: float = TTL_DEFAULT,
         linger: float = 0.0,
         wait: float = WAIT_DEFAULT,
+        length: int | None = None,
         timeout: float | None = None,
     ) -> Coroutine[Any, Any, Reference]:
-        """`put` of a file, an iterable or an async iterable of bytes."""
+        """`put` of a file, an iterable or an async iterable of bytes; see `zipline_sdk.Client.put_stream`."""
         options = PutOptions(content_type, retrievals, ttl, linger, wait)
-        return self._put_stream(source, options, call_site(), timeout)
+        return self._put_stream(source, length, options, call_site(), timeout)
 
-    async def _put_stream(self, source: Any, options: Any, site: str | None, timeout: float | None) -> Reference:
+    async def _put_stream(
+        self, source: Any, length: int | None, options: Any, site: str | None, timeout: float | None
+    ) -> Reference:
         call = self._call(timeout, "put_stream")
         if isinstance(source, AsyncIterable):
             pieces = _from_loop(aiter(source), asyncio.get_running_loop(), call)
         else:
             pieces = piece_views(source)
-        return await self._perform(self._core.put_pieces(pieces, options, site), call)
+        return await self._perform(self._core.put_pieces(pieces, length, options, site), call)
 
     def put_object(
         self,
@@ -225,16 +278,38 @@ class Client:
         method: str = "POST",
         headers: Mapping[str, str] | None = None,
         content_type: str | None = None,
+        length: int | None = None,
         timeout: float | None = None,
     ) -> Response:
         """Sends a request to a function; see `zipline_sdk.Client.invoke`. A cancelled invoke may run all the same."""
         call = self._call(timeout, f"the invoke of {service}")
         if isinstance(body, AsyncIterable):
             body = _from_loop(aiter(body), asyncio.get_running_loop(), call)
-        work = self._core.invoke(
-            service, body, obj=obj, path=path, method=method, headers=headers, content_type=content_type
-        )
-        return await self._perform(work, call)
+        about = {"path": path, "method": method, "headers": headers, "content_type": content_type, "length": length}
+        return await self._perform(self._core.invoke(service, body, obj=obj, **about), call)
+
+    def invoke_stream(
+        self,
+        service: str,
+        body: Any = None,
+        *,
+        obj: Any = None,
+        path: str = "/",
+        method: str = "POST",
+        headers: Mapping[str, str] | None = None,
+        content_type: str | None = None,
+        length: int | None = None,
+        timeout: float | None = None,
+    ) -> ResponseStream:
+        """`invoke`, whose response is read while it arrives: `async with client.invoke_stream(...) as response`.
+
+        See `zipline_sdk.Client.invoke_stream`. The body may be an async iterable, too.
+        """
+        call = QuietCall(self._timeout if timeout is None else timeout, f"the invoke of {service}")
+        if isinstance(body, AsyncIterable):
+            body = _from_loop(aiter(body), asyncio.get_running_loop(), call)
+        about = {"path": path, "method": method, "headers": headers, "content_type": content_type, "length": length}
+        return ResponseStream(self, service, self._core.invoke_stream(service, body, obj=obj, **about), call)
 
     def submit(self, service: str, body: Any = None, **others: Any) -> asyncio.Task[Response]:
         """`invoke` as a task."""
@@ -385,7 +460,7 @@ def _from_loop(source: AsyncIterator[Any], loop: asyncio.AbstractEventLoop, call
         future = asyncio.run_coroutine_threadsafe(following(), loop)
         with call.stopped_by(future.cancel):
             try:
-                piece = future.result(call.remaining())
+                piece = future.result(call.source_remaining())
             except concurrent.futures.CancelledError:
                 raise Cancelled from None
             except TimeoutError:

@@ -1,6 +1,7 @@
 //! The client for code without a runtime. Every call does its own socket I/O in the calling thread.
 
 mod invoke;
+mod stream;
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -13,10 +14,10 @@ use zipline_protocol::limits::PUT_WAIT_DEFAULT;
 use crate::buffer::Written;
 use crate::clock::now;
 use crate::core::{Core, GRACE, Proxy, check_wait, longest};
-use crate::http::{Call, Http, ours, wait_any};
+use crate::http::{Call, Http, Running, Sending, drive, ours};
 use crate::local::Local;
 use crate::options::PreIssued;
-use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, TICK, Waiting};
+use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, Waiting};
 use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result, Transport};
 
 /// Whoever waits for a segment looks this often whether one came free.
@@ -26,6 +27,7 @@ pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 pub(crate) const PATIENCE: Duration = Duration::from_millis(500);
 
 pub use invoke::{Invocation, Map};
+pub use stream::{Incoming, StreamBody};
 
 /// Puts, gets and releases payloads, and invokes functions. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -146,11 +148,15 @@ impl Client {
     #[track_caller]
     pub fn create_within(&self, len: usize, wait: Duration) -> Result<Buffer> {
         let call_site = Location::caller();
-        let created = check_wait(wait).and_then(|()| match &self.core {
+        self.created(len, wait).map_err(|error| error.put_at(Some(call_site)))
+    }
+
+    fn created(&self, len: usize, wait: Duration) -> Result<Buffer> {
+        check_wait(wait)?;
+        match &self.core {
             Core::Local(_) | Core::Http(_) => Ok(Buffer::of_process(len)),
             Core::Proxy(proxy) => self.link(proxy).and_then(|link| self.buffer(&link, len, wait)),
-        });
-        created.map_err(|error| error.put_at(Some(call_site)))
+        }
     }
 
     /// Puts what was written into `buffer`.
@@ -196,7 +202,7 @@ impl Client {
         options: &PutOptions,
         call_site: &'static Location<'static>,
     ) -> Result<Reference> {
-        let (text, life) = ours::held(&self.ask(http, ours::put(bytes, options)?)?)?;
+        let (text, life) = ours::held(&self.ask(http, ours::put(Sending::Whole(bytes), options)?)?)?;
         Ok(Reference::made(text.into(), call_site, Some(life)))
     }
 
@@ -321,16 +327,7 @@ impl Client {
     }
 
     fn ask(&self, http: &Http, call: Call) -> Result<Response<Bytes>> {
-        let mut running = http.start(call, self.timeout)?;
-        loop {
-            if let Some(response) = running.advance()? {
-                return Ok(response);
-            }
-            wait_any(std::iter::once(&running), running.deadline().saturating_sub(now()).min(TICK))?;
-            if self.interrupted.is_some_and(|asked| asked()) {
-                return Err(Error::interrupted("waiting for the queue-proxy"));
-            }
-        }
+        drive(&mut http.start(call, self.timeout)?, None, self.interrupted, Running::advance)
     }
 
     fn link(&self, proxy: &Proxy) -> Result<Arc<Link>> {

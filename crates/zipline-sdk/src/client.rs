@@ -1,6 +1,7 @@
 //! The client for tokio. Its futures are `Send`; dropping one gives its operation up.
 
 mod invoke;
+mod stream;
 
 use std::panic::Location;
 use std::sync::Arc;
@@ -14,13 +15,14 @@ use crate::blocking::{LOOK_EVERY, PATIENCE, not_issued, unexpected};
 use crate::buffer::Written;
 use crate::clock::now;
 use crate::core::{Core, GRACE, Proxy, check_wait, longest};
-use crate::http::{Call, Http, ours};
+use crate::http::{Call, Exchanging, Http, Running, Sending, ours};
 use crate::local::Local;
 use crate::options::PreIssued;
 use crate::proxy::{Ahead, Came, Issued, Link, Many, Reply, Waiting};
 use crate::{Buffer, Error, ErrorCode, Options, Payload, PutOptions, Reference, Result, Transport};
 
 pub use invoke::{Invocation, Map};
+pub use stream::{Incoming, StreamBody};
 
 /// Puts, gets and releases payloads, and invokes functions. Clones share its connections.
 #[derive(Clone, Debug)]
@@ -151,18 +153,17 @@ impl Client {
         wait: Duration,
     ) -> impl Future<Output = Result<Buffer>> + Send + '_ {
         let call_site = Location::caller();
-        async move {
-            let created = async {
-                check_wait(wait)?;
-                let proxy = match &self.core {
-                    Core::Local(_) | Core::Http(_) => return Ok(Buffer::of_process(len)),
-                    Core::Proxy(proxy) => proxy,
-                };
-                let link = self.link(proxy).await?;
-                self.buffer(&link, len, wait).await
-            };
-            created.await.map_err(|error| error.put_at(Some(call_site)))
-        }
+        async move { self.created(len, wait).await.map_err(|error| error.put_at(Some(call_site))) }
+    }
+
+    async fn created(&self, len: usize, wait: Duration) -> Result<Buffer> {
+        check_wait(wait)?;
+        let proxy = match &self.core {
+            Core::Local(_) | Core::Http(_) => return Ok(Buffer::of_process(len)),
+            Core::Proxy(proxy) => proxy,
+        };
+        let link = self.link(proxy).await?;
+        self.buffer(&link, len, wait).await
     }
 
     /// Puts what was written into `buffer`.
@@ -217,7 +218,7 @@ impl Client {
         options: &PutOptions,
         call_site: &'static Location<'static>,
     ) -> Result<Reference> {
-        let (text, life) = ours::held(&self.ask(http, ours::put(bytes, options)?).await?)?;
+        let (text, life) = ours::held(&self.ask(http, ours::put(Sending::Whole(bytes), options)?).await?)?;
         Ok(Reference::made(text.into(), call_site, Some(life)))
     }
 
@@ -346,7 +347,7 @@ impl Client {
     }
 
     async fn ask(&self, http: &Http, call: Call) -> Result<Response<Bytes>> {
-        http.start(call, self.timeout)?.response().await
+        Exchanging::new(http.start(call, self.timeout)?, None).until(Running::advance).await
     }
 
     async fn link(&self, proxy: &Proxy) -> Result<Arc<Link>> {

@@ -98,7 +98,7 @@ pub(crate) struct Proxy {
     socket: SocketAddress,
     link: Mutex<Option<(u32, Arc<Link>)>>,
     tasks: bool,
-    http: Http,
+    pub(crate) http: Http,
 }
 
 impl Proxy {

@@ -39,15 +39,15 @@ impl Error {
         error
     }
 
-    /// The same error, about something else.
+    /// The same error once more, without its source.
     pub(crate) fn again(&self) -> Self {
-        let mut error = Self::new(self.0.code, &self.0.message);
+        let mut error = Self::new(self.0.code, &self.0.message).put_at(self.0.call_site);
         error.0.interrupted = self.0.interrupted;
         error
     }
 
-    pub(crate) fn caused_by(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.0.source = Some(Box::new(source));
+    pub(crate) fn caused_by(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
         self
     }
 

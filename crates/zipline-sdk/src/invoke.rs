@@ -1,12 +1,11 @@
 //! What an invoke is made of, for both kinds of clients.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::{HeaderName, Request, Response};
+use http::request::Parts;
+use http::{HeaderName, Response};
 use zipline_protocol::{FunctionName, header};
 
-use crate::http::{Call, Http, Meant, Running, ours::in_header};
+use crate::http::{Call, Http, Meant, Sending, ours::in_header};
 use crate::{Error, ErrorCode, Payload, Reference, Result};
 
 /// Invokes of one [`map`](crate::blocking::Client::map) at the same time, unless it was told otherwise, and at most.
@@ -65,22 +64,30 @@ impl From<&Reference> for Body {
     }
 }
 
+/// What is sent as a body.
+#[derive(Debug)]
+pub(crate) enum Content {
+    Whole(Body),
+    /// Pieces, of so many bytes if that is known.
+    Pieces(Option<u64>),
+}
+
 /// A request to a function.
 ///
 /// # Errors
 /// `request-invalid`: the body is a reference that no header can carry.
-pub(crate) fn call(function: &FunctionName, request: Request<Body>) -> Result<Call> {
-    let (mut parts, body) = request.into_parts();
+pub(crate) fn call(function: &FunctionName, mut parts: Parts, content: Content) -> Result<Call> {
     let path = parts.uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     // "*", and what has a query alone.
     let slash = if path.starts_with('/') { "" } else { "/" };
     let target = format!("/v1/invoke/{function}{slash}{path}");
-    let (body, call_site) = match body {
-        Body::Bytes(bytes) => (bytes, None),
-        Body::Payload(reference) => {
+    let (body, call_site) = match content {
+        Content::Whole(Body::Bytes(bytes)) => (Sending::Whole(bytes), None),
+        Content::Whole(Body::Payload(reference)) => {
             parts.headers.insert(HeaderName::from_static(header::BODY), in_header(&reference)?);
-            (Bytes::new(), reference.call_site())
+            (Sending::Whole(Bytes::new()), reference.call_site())
         }
+        Content::Pieces(length) => (pieces(length), None),
     };
     let what = format!("the invoke of {function}");
     Ok(Call {
@@ -100,13 +107,20 @@ pub(crate) fn function(name: &str, namespace: &str) -> Result<FunctionName> {
     FunctionName::new(service, namespace).map_err(Error::invalid)
 }
 
-/// Starts an invoke.
-pub(crate) fn start(http: Option<&Http>, call: Call, timeout: Duration) -> Result<Running> {
-    let reached = http.ok_or_else(|| {
+/// How pieces are sent, of so many bytes if that is known.
+pub(crate) fn pieces(length: Option<u64>) -> Sending {
+    length.map_or(Sending::Chunked, Sending::Sized)
+}
+
+/// The way to functions.
+///
+/// # Errors
+/// `not-found`: there is none.
+pub(crate) fn reached(http: Option<&Http>) -> Result<&Http> {
+    http.ok_or_else(|| {
         let what = "a client without a queue-proxy reaches no function: run it in one, or by `zipline run -- COMMAND`";
         Error::new(ErrorCode::NotFound, what)
-    })?;
-    reached.start(call, timeout)
+    })
 }
 
 /// An invoke that was started, or what became of it.

@@ -41,12 +41,13 @@ mod options;
 mod payload;
 mod proxy;
 mod reference;
+mod stream;
 #[cfg(feature = "tower")]
 mod tower;
 
 pub use buffer::{Buffer, Hold};
 #[cfg(feature = "tokio")]
-pub use client::{Client, GetMany, Invocation, Map};
+pub use client::{Client, GetMany, Incoming, Invocation, Map, StreamBody};
 pub use core::Transport;
 pub use error::{Error, ErrorCode, Result};
 pub use invoke::Body;

@@ -10,7 +10,7 @@ use zipline_protocol::FunctionName;
 use super::Client;
 use crate::clock::now;
 use crate::http::{Running, wait_any};
-use crate::invoke::{self, Body, CONCURRENCY, CONCURRENCY_MAX, Progress};
+use crate::invoke::{self, Body, CONCURRENCY, CONCURRENCY_MAX, Content, Progress};
 use crate::proxy::TICK;
 use crate::{Error, Result};
 
@@ -18,7 +18,8 @@ impl Client {
     /// Sends a request to a function and waits for its response, whatever its status, within the client's timeout.
     ///
     /// `function` is `service` or `service.namespace`. Of the request's URI path and query count. Large bodies travel from memory to
-    /// memory; the response's is taken whole, up to [`crate::Options::response_max`].
+    /// memory; the response's is taken whole, up to [`crate::Options::response_max`], without its trailers.
+    /// [`Self::invoke_stream`] takes it as it comes.
     ///
     /// # Errors
     /// `request-invalid`: no such name; `upstream-failed`, `receiver-unproven`, `deadline-exceeded`: no response came, and the function may
@@ -64,13 +65,14 @@ impl Client {
     }
 
     /// The function of this name.
-    fn named(&self, function: &str) -> Result<FunctionName> {
+    pub(super) fn named(&self, function: &str) -> Result<FunctionName> {
         invoke::function(function, &self.namespace)
     }
 
     fn start<B: Into<Body>>(&self, function: &FunctionName, request: Request<B>) -> Result<Invocation> {
-        let call = invoke::call(function, request.map(Into::into))?;
-        let running = invoke::start(self.core.http(), call, self.timeout)?;
+        let (parts, body) = request.into_parts();
+        let call = invoke::call(function, parts, Content::Whole(body.into()))?;
+        let running = invoke::reached(self.core.http())?.start(call, self.timeout)?;
         let mut invocation =
             Invocation { progress: Progress::Runs(Box::new(running)), interrupted: self.interrupted };
         invocation.advance();

@@ -12,7 +12,8 @@ use http::{Request, Response};
 use zipline_protocol::FunctionName;
 
 use super::Client;
-use crate::invoke::{self, Body, CONCURRENCY, CONCURRENCY_MAX, Progress};
+use crate::http::{Exchanging, Running};
+use crate::invoke::{self, Body, CONCURRENCY, CONCURRENCY_MAX, Content, Progress};
 use crate::{Error, Result};
 
 type Invoking = Pin<Box<dyn Future<Output = Result<Response<Bytes>>> + Send>>;
@@ -21,7 +22,8 @@ impl Client {
     /// Sends a request to a function and waits for its response, whatever its status, within the client's timeout.
     ///
     /// `function` is `service` or `service.namespace`. Of the request's URI path and query count. Large bodies travel from memory to
-    /// memory; the response's is taken whole, up to [`crate::Options::response_max`].
+    /// memory; the response's is taken whole, up to [`crate::Options::response_max`], without its trailers.
+    /// [`Self::invoke_stream`] takes it as it comes.
     ///
     /// # Errors
     /// `request-invalid`: no such name; `upstream-failed`, `receiver-unproven`, `deadline-exceeded`: no response came, and the function may
@@ -83,10 +85,12 @@ impl Client {
 
     pub(crate) fn start<B: Into<Body>>(&self, function: &FunctionName, request: Request<B>) -> Invocation {
         let (client, function) = (self.clone(), function.clone());
-        let request = request.map(Into::into);
+        let (parts, body) = request.into_parts();
+        let content = Content::Whole(body.into());
         let invoking = async move {
-            let call = invoke::call(&function, request)?;
-            invoke::start(client.core.http(), call, client.timeout)?.response().await
+            let call = invoke::call(&function, parts, content)?;
+            let running = invoke::reached(client.core.http())?.start(call, client.timeout)?;
+            Exchanging::new(running, None).until(Running::advance).await
         };
         Invocation { progress: Progress::Runs(Box::pin(invoking)) }
     }

@@ -7,12 +7,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use bytes::Bytes;
-use http::Response;
 use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, sockopt};
 
+use super::outbox::Outbox;
 use super::response::{Reader, Unreadable};
 use crate::options::SocketAddress;
 
@@ -72,39 +71,42 @@ pub(super) enum Broken {
 #[derive(Debug)]
 pub(super) struct Exchange {
     connection: OwnedFd,
-    /// What is still to be sent: the head, then the body.
-    unsent: [Bytes; 2],
+    pub(super) outbox: Outbox,
     /// Nothing more is taken from us, which a response should explain.
     refused: Option<io::Error>,
-    reader: Reader,
+    pub(super) reader: Reader,
+    moved: u64,
 }
 
 impl Exchange {
-    pub(super) fn new(connection: OwnedFd, head: Vec<u8>, body: Bytes, reader: Reader) -> Self {
-        Self { connection, unsent: [head.into(), body], refused: None, reader }
+    pub(super) fn new(connection: OwnedFd, outbox: Outbox, reader: Reader) -> Self {
+        Self { connection, outbox, refused: None, reader, moved: 0 }
     }
 
-    /// Goes on as far as the connection lets it: `true` once the response is whole.
+    /// Goes on as far as the connection lets it, and until something is to be taken from the reader: `true` once the response is whole.
     pub(super) fn advance(&mut self) -> Result<bool, Broken> {
         self.send();
         self.receive()
     }
 
     fn send(&mut self) {
-        for part in &mut self.unsent {
-            while !part.is_empty() && self.refused.is_none() {
-                match rustix::net::send(&self.connection, part, SendFlags::NOSIGNAL | SendFlags::DONTWAIT) {
-                    Ok(sent) => drop(part.split_to(sent)),
-                    Err(rustix::io::Errno::INTR) => {}
-                    Err(rustix::io::Errno::AGAIN) => return,
-                    Err(error) => self.refused = Some(error.into()),
-                }
+        while self.refused.is_none() && self.outbox.has_unsent() {
+            let sent = self.outbox.send(|parts| {
+                let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+                rustix::net::sendmsg(&self.connection, parts, &mut SendAncillaryBuffer::default(), flags)
+            });
+            match sent {
+                Ok(sent) => self.moved += sent as u64,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(rustix::io::Errno::AGAIN) => return,
+                Err(error) => self.refused = Some(error.into()),
             }
         }
     }
 
     fn receive(&mut self) -> Result<bool, Broken> {
-        loop {
+        let mut whole = self.reader.go_on().map_err(Broken::Unreadable)?;
+        while !whole && !self.reader.is_full() {
             match rustix::io::read(&self.connection, spare_capacity(self.reader.room())) {
                 Ok(0) => {
                     let ended = self.reader.ended();
@@ -114,35 +116,45 @@ impl Exchange {
                         (Err(unreadable), _) => Err(Broken::Unreadable(unreadable)),
                     };
                 }
-                Ok(_) => {
-                    if self.reader.came().map_err(Broken::Unreadable)? {
-                        return Ok(true);
-                    }
+                Ok(count) => {
+                    self.moved += count as u64;
+                    whole = self.reader.came(count).map_err(Broken::Unreadable)?;
                 }
                 Err(rustix::io::Errno::INTR) => {}
                 // An answer to what was refused is there already, or never comes.
-                Err(rustix::io::Errno::AGAIN) => {
+                Err(rustix::io::Errno::AGAIN) if !self.reader.has_begun() => {
                     return self.refused.take().map_or(Ok(false), |error| Err(Broken::Io(error)));
                 }
+                Err(rustix::io::Errno::AGAIN) => return Ok(false),
                 Err(error) => return Err(Broken::Io(self.refused.take().unwrap_or(error.into()))),
             }
         }
+        Ok(whole)
     }
 
-    fn is_sent(&self) -> bool {
-        self.unsent.iter().all(Bytes::is_empty)
+    /// Whether the next piece of the request's body is wanted.
+    pub(super) fn wants(&self) -> bool {
+        self.refused.is_none() && self.outbox.wants()
+    }
+
+    /// Whether what is to be sent waits for the connection.
+    pub(super) fn sends(&self) -> bool {
+        self.refused.is_none() && self.outbox.has_unsent()
+    }
+
+    /// Bytes that went either way.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
     }
 
     /// What it waits for.
     pub(super) fn waits_for(&self) -> PollFlags {
-        if self.is_sent() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT }
+        if self.sends() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN }
     }
 
-    /// The response, and the connection if it can be used again.
-    pub(super) fn end(mut self) -> (Response<Bytes>, Option<OwnedFd>) {
-        let sent = self.is_sent();
-        let (response, keeps) = self.reader.take();
-        (response, Some(self.connection).filter(|_| sent && keeps))
+    /// The connection, if it can be used again after a response that is whole.
+    pub(super) fn end(self) -> Option<OwnedFd> {
+        (self.outbox.is_sent() && self.reader.persists()).then_some(self.connection)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Requests of the local API itself.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, Response};
 use serde::Deserialize;
 use zipline_protocol::{ErrorCode, Retrievals, header};
 
-use super::{Call, Meant};
+use super::{Call, Meant, Sending};
 use crate::reference::Life;
 use crate::{BoundedBy, Error, Payload, PutOptions, Reference, Result, Source};
 
@@ -27,13 +28,13 @@ pub(crate) fn hello() -> Call {
         method: Method::GET,
         target: "/openapi.yaml".to_owned(),
         headers: HeaderMap::new(),
-        body: Bytes::new(),
+        body: Sending::Whole(Bytes::new()),
         meant: Meant::Api,
         call_site: None,
     }
 }
 
-pub(crate) fn put(bytes: Bytes, options: &PutOptions) -> Result<Call> {
+pub(crate) fn put(body: Sending, options: &PutOptions) -> Result<Call> {
     let retrievals = match options.retrievals {
         Retrievals::Limited(count) => count.to_string(),
         Retrievals::Unlimited => "unlimited".to_owned(),
@@ -51,7 +52,7 @@ pub(crate) fn put(bytes: Bytes, options: &PutOptions) -> Result<Call> {
         method: Method::POST,
         target: format!("/v1/payloads?retrievals={retrievals}&ttl={ttl}ms&linger={linger}ms&wait={wait}ms"),
         headers,
-        body: bytes,
+        body,
         meant: Meant::Api,
         call_site: None,
     })
@@ -76,9 +77,13 @@ pub(crate) fn get(reference: &Reference) -> Result<Call> {
 
 /// The payload of a get's answer.
 pub(crate) fn got(response: Response<Bytes>) -> Payload {
-    let content_type =
-        response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(Into::into);
+    let content_type = content_type(response.headers());
     Payload::new(response.into_body(), content_type, Source::Api)
+}
+
+/// The content type of an answer's body.
+pub(crate) fn content_type(headers: &HeaderMap) -> Option<Arc<str>> {
+    headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(Into::into)
 }
 
 pub(crate) fn release(reference: &Reference) -> Result<Call> {
@@ -94,7 +99,7 @@ fn named(what: &str, method: Method, reference: &Reference, meant: Meant) -> Res
         method,
         target,
         headers,
-        body: Bytes::new(),
+        body: Sending::Whole(Bytes::new()),
         meant,
         call_site: reference.call_site(),
     })

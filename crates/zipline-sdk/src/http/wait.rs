@@ -1,11 +1,18 @@
-//! How threads and tasks wait for calls.
+//! How threads wait for calls.
 
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use rustix::event::{PollFd, Timespec};
 
 use super::Running;
-use crate::Result;
+use crate::clock::now;
+use crate::proxy::TICK;
+use crate::{Error, Result};
+
+/// What is read of a body at once.
+pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// Waits in this thread until one of the calls may go on, at most `longest`.
 ///
@@ -25,94 +32,54 @@ pub(crate) fn wait_any<'a>(running: impl Iterator<Item = &'a Running>, longest: 
     }
 }
 
-#[cfg(feature = "tokio")]
-mod tasks {
-    use std::io;
-    use std::os::fd::AsFd as _;
-
-    use bytes::Bytes;
-    use http::Response;
-    use rustix::event::PollFlags;
-    use tokio::io::Interest;
-    use tokio::net::{TcpStream, UnixStream};
-
-    use super::super::Address;
-    use super::Running;
-    use crate::clock::now;
-    use crate::{Error, Result};
-
-    /// The runtime's eye on a connection.
-    enum Watched {
-        Unix(UnixStream),
-        Tcp(TcpStream),
-    }
-
-    impl Watched {
-        fn new(running: &Running) -> io::Result<Self> {
-            let connection = running.as_fd().try_clone_to_owned()?;
-            Ok(match running.http.0.address {
-                Address::Unix(_) => Self::Unix(UnixStream::from_std(connection.into())?),
-                Address::Tcp(_) => Self::Tcp(TcpStream::from_std(connection.into())?),
-            })
+/// Waits in this thread until `look` has something, and meanwhile sends what `source` gives. What is there already is handed out
+/// before more is read from `source`, which may block for as long as it likes.
+///
+/// # Errors
+/// Those of `look`; `request-invalid` if `source` fails.
+pub(crate) fn drive<T>(
+    running: &mut Running,
+    mut source: Option<&mut (dyn Read + Send + '_)>,
+    interrupted: Option<fn() -> bool>,
+    mut look: impl FnMut(&mut Running) -> Result<Option<T>>,
+) -> Result<T> {
+    loop {
+        if let Some(found) = look(running)? {
+            return Ok(found);
         }
-
-        async fn ready(&self, interest: Interest) -> io::Result<()> {
-            match self {
-                Self::Unix(stream) => stream.ready(interest).await.map(drop),
-                Self::Tcp(stream) => stream.ready(interest).await.map(drop),
-            }
+        if running.wants()
+            && let Some(source) = &mut source
+        {
+            feed(running, &mut **source)?;
+            continue;
         }
-
-        /// Runs `go`; if it would have to wait, the next [`Self::ready`] does.
-        fn try_io<T>(&self, interest: Interest, go: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-            match self {
-                Self::Unix(stream) => stream.try_io(interest, go),
-                Self::Tcp(stream) => stream.try_io(interest, go),
-            }
+        wait_any(std::iter::once(&*running), running.deadline().saturating_sub(now()).min(TICK))?;
+        if interrupted.is_some_and(|asked| asked()) {
+            return Err(Error::interrupted("waiting for the queue-proxy"));
         }
     }
+}
 
-    impl Running {
-        fn sends(&self) -> bool {
-            self.waits_for().contains(PollFlags::OUT)
+/// Reads the next piece, but nothing beyond the length that was said.
+fn feed(running: &mut Running, source: &mut (dyn Read + Send + '_)) -> Result<()> {
+    let most = running
+        .left()
+        .map_or(PIECE_BYTES, |left| usize::try_from(left).unwrap_or(usize::MAX).min(PIECE_BYTES));
+    let mut piece = BytesMut::zeroed(most);
+    let read = loop {
+        match source.read(&mut piece) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => break read,
         }
-
-        /// Waits in a task for the response.
-        ///
-        /// # Cancel safety
-        /// Dropping the future gives the call up.
-        pub(crate) async fn response(mut self) -> Result<Response<Bytes>> {
-            if let Some(response) = self.advance()? {
-                return Ok(response);
-            }
-            let refused = |error| Error::unreachable("the runtime does not take the connection", error);
-            let watched = Watched::new(&self).map_err(refused)?;
-            loop {
-                let interest =
-                    if self.sends() { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-                let left = self.deadline.saturating_sub(now());
-                match tokio::time::timeout(left, watched.ready(interest)).await {
-                    Ok(ready) => ready.map_err(refused)?,
-                    // It says so itself.
-                    Err(_elapsed) => {
-                        if let Some(response) = self.advance()? {
-                            return Ok(response);
-                        }
-                    }
-                }
-                // Each direction by itself: of both together tokio never runs anything.
-                for direction in [Interest::WRITABLE, Interest::READABLE] {
-                    let went = watched.try_io(direction, || match self.advance() {
-                        Ok(None) if direction == Interest::READABLE || self.sends() => {
-                            Err(io::ErrorKind::WouldBlock.into())
-                        }
-                        ended => Ok(ended),
-                    });
-                    if let Some(response) = went.unwrap_or(Ok(None))? {
-                        return Ok(response);
-                    }
-                }
-            }
+    };
+    // The time that it took is not the queue-proxy's.
+    running.wait_anew();
+    match read {
+        Ok(0) => running.give_end(None),
+        Ok(count) => {
+            piece.truncate(count);
+            running.give(piece.freeze())
         }
+        Err(error) => Err(running.source_failed(error)),
     }
 }

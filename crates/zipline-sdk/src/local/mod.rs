@@ -16,7 +16,7 @@ use crate::{BoundedBy, ErrorCode, Payload, PutOptions, Reference, Result, Source
 use ledger::{Held, Ledger};
 
 /// Bytes one local client holds at most, as a queue-proxy on a small machine would.
-const BUDGET_BYTES: u64 = 1024 * 1024 * 1024;
+pub(crate) const BUDGET_BYTES: u64 = 1024 * 1024 * 1024;
 
 /// Payloads of one process. Clones share them.
 #[derive(Clone, Debug)]

@@ -18,6 +18,7 @@ mod openapi;
 mod references;
 mod sdk;
 mod sdk_invoke;
+mod sdk_stream;
 mod sizes;
 mod takeaway;
 mod tls;

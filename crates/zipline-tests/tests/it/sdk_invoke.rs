@@ -18,7 +18,7 @@ use crate::sdk::{blocking as beside, clients, refused};
 /// Below and above what travels by reference, and more than any socket takes at once.
 const LENGTHS: [usize; 4] = [0, 1_000, 300_000, 20_000_000];
 
-fn by_address(side: &QueueProxy) -> Result<Options> {
+pub(crate) fn by_address(side: &QueueProxy) -> Result<Options> {
     Ok(Options::new().api(&format!("http://{}", side.api()))?.token(&side.token))
 }
 

@@ -138,6 +138,9 @@ async fn what_goes_wrong_has_its_code_and_names_the_invoke() -> Result<()> {
     let brief = client.with_timeout(Duration::from_millis(50));
     let late = refused(brief.invoke(RECEIVER, get("/hold?gate=never")?).await, ErrorCode::DeadlineExceeded)?;
     ensure!(late.message().contains("the invoke of receiver.default"), "{late}");
+    let elsewhere = zipline_sdk::Client::connect(sender.clone().namespace("elsewhere")).await?;
+    let missed = elsewhere.invoke("receiver", get("/")?).await;
+    ensure!(!missed.is_ok_and(|response| response.status().is_success()), "another namespace's function");
     let local = zipline_sdk::Client::local();
     refused(local.invoke(RECEIVER, get("/")?).await, ErrorCode::NotFound)?;
 
@@ -215,6 +218,7 @@ async fn some_of_several_invokes_are_waited_for() -> Result<()> {
         client.invoke(RECEIVER, open(0)?)?;
         client.invoke(RECEIVER, open(2)?)?;
         ensure!(client.wait_for(&mut all, 99, long)? == 3, "all are done");
+        ensure!(client.wait_for(&mut all, 1, long)? == 3, "all that are done are counted");
         for one in all {
             ensure!(one.response()?.status().is_success());
         }
@@ -230,6 +234,7 @@ async fn some_of_several_invokes_are_waited_for() -> Result<()> {
     drop(all.pop());
     client.invoke(RECEIVER, open(3)?).await?;
     ensure!(client.wait_for(&mut all, 2, long).await == 2, "all are done");
+    ensure!(client.wait_for(&mut all, 1, long).await == 2, "all that are done are counted");
     for one in all {
         ensure!(one.await?.status().is_success());
     }

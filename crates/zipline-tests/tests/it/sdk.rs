@@ -643,3 +643,31 @@ async fn settles_that_wait_are_outstanding_requests() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_put_ahead_and_failed_is_told_and_nothing_is_got_ahead_of_its_turn() -> Result<()> {
+    let pair = Pair::start_with(|config| config.sender.budget_bytes = 8 << 20).await?;
+    let (sender, receiver) = clients(&pair);
+    blocking(move || {
+        let (sender, receiver) = (Client::connect(sender)?, Client::connect(receiver)?);
+        let references = (0..5).map(|seed| sender.put(pattern::bytes(seed, 0, 100), &PutOptions::new()));
+        let references = references.collect::<Result<Vec<_>, _>>()?;
+        let mut several = receiver.get_many(&references).in_flight(1);
+        let (first, got) = several.next().context("one")?;
+        ensure!(first == 0 && got?[..] == pattern::bytes(0, 0, 100)[..], "{first} came first");
+        drop(several);
+        for reference in &references[1..] {
+            receiver.get(reference).context("it was got although nobody took it")?;
+        }
+        // More than there is room for, and gone by itself.
+        let brief = PutOptions::new().ttl(Duration::from_secs(1)).wait(Duration::from_millis(1));
+        for _ in 0..200 {
+            sender.put([1; 60_000], &brief.clone().pre_issued(true))?;
+        }
+        refused(sender.settle(), ErrorCode::BufferFull)?;
+        sender.settle()?;
+        Ok(())
+    })
+    .await?;
+    pair.hold_nothing().await
+}

@@ -214,11 +214,12 @@ def test_a_response_that_is_closed_ends_the_exchange(fake):
         return False
 
     proxy = fake(answer)
-    stopped = threading.Event()
+    waited, stopped = threading.Event(), threading.Event()
 
     async def waiting():
         try:
             yield b"x"
+            waited.set()
             await asyncio.Event().wait()
         finally:
             stopped.set()
@@ -235,6 +236,8 @@ def test_a_response_that_is_closed_ends_the_exchange(fake):
         async with proxy.client(aio.Client) as client:
             async with client.invoke_stream("f", waiting()) as response:
                 assert await response.readinto(bytearray(9)) == 4
+                # Only a source that waits is called off.
+                assert await asyncio.to_thread(waited.wait, 60)
             assert await asyncio.to_thread(gone.wait, 60) and await asyncio.to_thread(stopped.wait, 60)
 
     asyncio.run(main())

@@ -6,7 +6,8 @@
 //! [`Recycler`] gives those the same few buffers again and again, and a [`Shelf`] keeps segments warm for what has to lie in one
 //! piece.
 //!
-//! Nothing here spawns tasks. The owner of a [`Store`] drives [`Store::run_expiry`].
+//! Nothing here spawns tasks. The owner of a [`Store`] drives [`Store::run_expiry`]. Only pages are made by threads of their own
+//! (`pages`), each of which makes one mapping and ends.
 #![forbid(unsafe_code)]
 
 mod block;
@@ -15,6 +16,7 @@ mod content;
 mod error;
 mod in_flight;
 mod ledger;
+mod pages;
 mod piece;
 mod prepared;
 mod recycle;

@@ -20,6 +20,8 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use zipline_segment::{HugePages, Mapping};
 
+use crate::pages;
+
 /// Capacities are multiples of at least this.
 const GRANULE_MIN: usize = 64 * 1024;
 
@@ -198,18 +200,9 @@ impl Shelf {
         }
         let Some(share) = reserve(bytes) else { return };
         self.shrink();
-        let huge = self.shared.huge;
-        // The share stays with the pages, also if nobody waits for them any more.
-        let made = tokio::task::spawn_blocking(move || {
-            let mapping = Mapping::create(capacity, huge)?;
-            mapping.populate(0..capacity)?;
-            Ok::<_, io::Error>((mapping, share))
-        });
-        match made.await {
-            Ok(Ok((mapping, share))) => self.give(mapping, share, bytes),
-            Ok(Err(error)) => tracing::debug!(%error, capacity, "no warm memory could be made"),
-            // The process ends.
-            Err(_) => {}
+        match pages::make(capacity, self.shared.huge, share).await {
+            Ok((mapping, share)) => self.give(mapping, share, bytes),
+            Err(error) => tracing::debug!(%error, capacity, "no warm memory could be made"),
         }
     }
 }

@@ -116,7 +116,7 @@ impl Client {
         let link = self.link(proxy)?;
         if bytes.len() > link.inline_max() {
             let mut buffer = self.buffer(&link, bytes.len(), options.wait)?;
-            buffer.copy_from_slice(bytes);
+            buffer.copy_in(bytes);
             return self.put_written(buffer, options, call_site);
         }
         let issued = match options.pre_issued {
@@ -155,7 +155,10 @@ impl Client {
         check_wait(wait)?;
         match &self.core {
             Core::Local(_) | Core::Http(_) => Ok(Buffer::of_process(len)),
-            Core::Proxy(proxy) => self.link(proxy).and_then(|link| self.buffer(&link, len, wait)),
+            Core::Proxy(proxy) => {
+                let buffer = self.link(proxy).and_then(|link| self.buffer(&link, len, wait));
+                buffer.inspect(Buffer::populate)
+            }
         }
     }
 
@@ -227,7 +230,7 @@ impl Client {
         loop {
             match waiting.wait(now() + LOOK_EVERY, self.interrupted) {
                 Ok(Reply::Segment(outgoing)) => {
-                    return Ok(Buffer::of_new_segment(Arc::clone(link), outgoing, len));
+                    return Ok(Buffer::of_segment(Arc::clone(link), outgoing, len));
                 }
                 Ok(other) => return Err(unexpected(other)),
                 Err(error) if error.code() != ErrorCode::DeadlineExceeded || error.is_interrupted() => {

@@ -63,16 +63,23 @@ impl Buffer {
         Self { memory: Memory::Segment { link, outgoing }, kept: Arc::default() }
     }
 
-    /// In memory that nobody touched before: its pages come at once, which takes half the time of one by one.
-    pub(crate) fn of_new_segment(link: Arc<Link>, outgoing: Outgoing, len: usize) -> Self {
-        let buffer = Self::of_segment(link, outgoing, len);
-        if let Memory::Segment { outgoing, .. } = &buffer.memory
-            && len >= POPULATE_FROM
+    /// Memory that this process has not written before gets its pages at once, which takes half the time of one by one.
+    pub(crate) fn populate(&self) {
+        if let Memory::Segment { outgoing, .. } = &self.memory
+            && outgoing.memory.len() >= POPULATE_FROM
+            && outgoing.memory.is_fresh(0)
         {
             // Without it they come as they are written.
             let _ = outgoing.memory.populate();
         }
-        buffer
+    }
+
+    /// Copies `bytes`, of which there are as many as it has.
+    pub(crate) fn copy_in(&mut self, bytes: &[u8]) {
+        match &mut self.memory {
+            Memory::Segment { outgoing, .. } => outgoing.memory.copy_in(bytes),
+            _ => self.copy_from_slice(bytes),
+        }
     }
 
     /// Shortens it; a longer `len` than it has changes nothing.

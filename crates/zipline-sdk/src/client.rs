@@ -117,7 +117,7 @@ impl Client {
         let link = self.link(proxy).await?;
         if bytes.len() > link.inline_max() {
             let mut buffer = self.buffer(&link, bytes.len(), options.wait).await?;
-            buffer.copy_from_slice(bytes);
+            buffer.copy_in(bytes);
             return self.put_written(buffer, options, call_site).await;
         }
         let issued = match options.pre_issued {
@@ -163,7 +163,9 @@ impl Client {
             Core::Proxy(proxy) => proxy,
         };
         let link = self.link(proxy).await?;
-        self.buffer(&link, len, wait).await
+        let buffer = self.buffer(&link, len, wait).await?;
+        buffer.populate();
+        Ok(buffer)
     }
 
     /// Puts what was written into `buffer`.
@@ -243,7 +245,7 @@ impl Client {
         loop {
             match waiting.answer(LOOK_EVERY).await {
                 Ok(Reply::Segment(outgoing)) => {
-                    return Ok(Buffer::of_new_segment(Arc::clone(link), outgoing, len));
+                    return Ok(Buffer::of_segment(Arc::clone(link), outgoing, len));
                 }
                 Ok(other) => return Err(unexpected(other)),
                 Err(error) if error.code() != ErrorCode::DeadlineExceeded || error.is_interrupted() => {

@@ -111,7 +111,7 @@ impl SegmentMut {
     pub fn truncate(&mut self, len: usize) {
         if self.written {
             // What was written there has pages, whoever has it next.
-            self.lent.mapping.note_touched(self.end);
+            self.lent.mapping.note_written(self.end);
         }
         self.end = self.end.min(self.start.saturating_add(len));
     }
@@ -144,9 +144,14 @@ impl SegmentMut {
         SegmentBytes { lent: Arc::clone(&self.lent), start: self.start, end: self.end }
     }
 
+    /// Somebody is about to write to it.
+    pub(crate) fn note_writing(&mut self) {
+        self.written = true;
+    }
+
     fn note(&mut self) {
         if std::mem::take(&mut self.written) {
-            self.lent.mapping.note_touched(self.end);
+            self.lent.mapping.note_written(self.end);
         }
     }
 }
@@ -165,7 +170,7 @@ impl Deref for SegmentMut {
 
 impl DerefMut for SegmentMut {
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.written = true;
+        self.note_writing();
         // SAFETY: `start` lies within the mapping, or right behind its end.
         let first = unsafe { self.lent.mapping.base().as_ptr().add(self.start) };
         // SAFETY: as above; the mapping is writable, and `&mut self` is the only way to this range.

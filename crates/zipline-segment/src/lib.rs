@@ -4,6 +4,7 @@
 //! - [`SegmentMut`]: the right to write a part of a mapping. Rights can be split and never overlap.
 //! - [`SegmentBytes`]: bytes that were written and do not change any more, with the [`Place`] they lie at, so that a kernel
 //!   call can send them without touching them.
+//! - [`Conduit`]: from a socket into memory that was not written yet.
 //! - [`Queued`]: pages that a socket has, which are not written again before the peer has read them.
 //! - [`Home`]: where a mapping goes when nobody has a part of it any more.
 //! - [`passing`]: descriptors over Unix sockets.
@@ -15,10 +16,12 @@
 //! ordinary memory (`mapping/modelled.rs`), so that all that is done with its bytes can be checked:
 //! `cargo +nightly miri test -p zipline-segment`.
 
+mod fresh;
 mod handles;
 mod mapping;
 pub mod passing;
 
+pub use fresh::Conduit;
 pub use handles::{Home, Place, SegmentBytes, SegmentMut};
 pub use mapping::{Access, AdoptError, HugePages, Mapping, Queued};
 

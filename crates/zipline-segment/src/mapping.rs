@@ -85,6 +85,8 @@ pub struct Mapping {
     access: Access,
     /// Bytes from the start that may have pages of their own.
     touched: AtomicUsize,
+    /// Bytes from the start of which some were written by this process.
+    written: AtomicUsize,
     /// What became of the descriptor: one of the constants below, and only ever a higher one.
     sharing: AtomicU8,
     /// How many [`Queued`]s nobody has called read.
@@ -154,8 +156,9 @@ impl Mapping {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = kernel::map(&fd, capacity, access)?;
-        let (touched, sharing) = (AtomicUsize::new(touched), AtomicU8::new(PRIVATE));
-        Ok(Self { id, fd, base, capacity, access, touched, sharing, queued: Arc::default() })
+        let (touched, written) = (AtomicUsize::new(touched), AtomicUsize::new(0));
+        let sharing = AtomicU8::new(PRIVATE);
+        Ok(Self { id, fd, base, capacity, access, touched, written, sharing, queued: Arc::default() })
     }
 
     /// Tells it from every other mapping of this process, wherever it is moved.
@@ -183,8 +186,28 @@ impl Mapping {
         self.touched.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn note_touched(&self, end: usize) {
+    fn note_touched(&self, end: usize) {
         self.touched.fetch_max(end.next_multiple_of(PAGE).min(self.capacity), Ordering::Relaxed);
+    }
+
+    /// Bytes from the start of which this process has written some; what lies behind has no page, or one nobody here has
+    /// mapped yet.
+    pub(crate) fn written_bytes(&self) -> usize {
+        self.written.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_written(&self, end: usize) {
+        self.note_touched(end);
+        self.written.fetch_max(end, Ordering::Relaxed);
+    }
+
+    /// Writes `bytes` at `offset` through the file; says how many.
+    ///
+    /// # Errors
+    /// What the kernel says: it is sealed, or there is no memory left.
+    pub(crate) fn write_file(&self, offset: usize, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: whoever has the right to write there calls this, and has no reference to its bytes meanwhile.
+        unsafe { kernel::write(self.fd.as_fd(), self.base, offset, bytes) }
     }
 
     /// The descriptor is about to reach a function that does not own what lies here.
@@ -244,6 +267,20 @@ impl Mapping {
         Ok(())
     }
 
+    /// Gives the bytes `range` pages now without mapping them: whoever writes them first finds the pages there. Keeps what they hold.
+    ///
+    /// # Errors
+    /// What the kernel says; no page that was missing can then be counted on.
+    pub fn allocate(&self, range: Range<usize>) -> io::Result<()> {
+        let range = self.pages(range);
+        if range.is_empty() {
+            return Ok(());
+        }
+        kernel::allocate(self.fd.as_fd(), range.clone())?;
+        self.note_touched(range.end);
+        Ok(())
+    }
+
     /// Gives the pages from `start` on back to the kernel; they read as zeros afterwards. Only where nobody has a handle.
     ///
     /// # Errors
@@ -255,6 +292,7 @@ impl Mapping {
             // SAFETY: every handle owns the mapping it is of, so nobody else has a reference to its bytes.
             unsafe { kernel::discard(self.fd.as_fd(), self.base, start..end) }?;
             self.touched.store(start, Ordering::Relaxed);
+            self.written.fetch_min(start, Ordering::Relaxed);
         }
         Ok(())
     }

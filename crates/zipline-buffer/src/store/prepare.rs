@@ -1,10 +1,10 @@
 //! Memory for grants, made before it is asked for.
 use std::future::Future;
-use std::io;
 
 use zipline_segment::{HugePages, Mapping};
 
 use super::{Charge, Store};
+use crate::pages;
 
 impl Store {
     /// Makes the memory that grants will find ([`Charge::prepared`]), with its pages, on a thread of its own. While pages are made
@@ -30,17 +30,9 @@ impl Store {
         // Where the budget is used up, nothing can be prepared.
         let Ok(charge) = self.grant(bytes, None).await else { return };
         let Ok(capacity) = usize::try_from(bytes) else { return };
-        // The charge stays with the pages, also if nobody waits for them any more.
-        let made = tokio::task::spawn_blocking(move || {
-            let mapping = Mapping::create(capacity, HugePages::Off)?;
-            mapping.populate(0..capacity)?;
-            Ok::<_, io::Error>((mapping, charge))
-        });
-        match made.await {
-            Ok(Ok((mapping, charge))) => charge.becomes_warm(mapping),
-            Ok(Err(error)) => tracing::debug!(%error, bytes, "no memory could be prepared"),
-            // The process ends.
-            Err(_) => {}
+        match pages::make(capacity, HugePages::Off, charge).await {
+            Ok((mapping, charge)) => charge.becomes_warm(mapping),
+            Err(error) => tracing::debug!(%error, bytes, "no memory could be prepared"),
         }
     }
 }

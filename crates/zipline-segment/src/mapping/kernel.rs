@@ -65,6 +65,24 @@ pub(super) unsafe fn populate(base: NonNull<u8>, range: Range<usize>) -> io::Res
     Ok(())
 }
 
+/// Gives `range` of `fd`, which is made of whole pages, its pages. They keep what they hold.
+pub(super) fn allocate(fd: BorrowedFd<'_>, range: Range<usize>) -> io::Result<()> {
+    Ok(fallocate(fd, FallocateFlags::empty(), range.start as u64, range.len() as u64)?)
+}
+
+/// Writes to `offset` of `fd`; says how many bytes.
+///
+/// # Safety
+/// `base` is where `fd` is mapped, and nobody has a reference to what is written.
+pub(super) unsafe fn write(
+    fd: BorrowedFd<'_>,
+    _base: NonNull<u8>,
+    offset: usize,
+    bytes: &[u8],
+) -> io::Result<usize> {
+    Ok(rustix::io::pwrite(fd, bytes, offset as u64)?)
+}
+
 /// Gives the pages of `range` back.
 ///
 /// # Safety

@@ -36,6 +36,23 @@ pub(super) unsafe fn populate(_base: NonNull<u8>, _range: Range<usize>) -> io::R
     Ok(())
 }
 
+pub(super) fn allocate(_fd: BorrowedFd<'_>, _range: Range<usize>) -> io::Result<()> {
+    Ok(())
+}
+
+pub(super) unsafe fn write(
+    _fd: BorrowedFd<'_>,
+    base: NonNull<u8>,
+    offset: usize,
+    bytes: &[u8],
+) -> io::Result<usize> {
+    // SAFETY: the range lies within the mapping: the caller has the right to write it.
+    let start = unsafe { base.as_ptr().add(offset) };
+    // SAFETY: nobody has a reference to it, and `bytes` lie elsewhere.
+    unsafe { start.copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    Ok(bytes.len())
+}
+
 pub(super) unsafe fn discard(_fd: BorrowedFd<'_>, base: NonNull<u8>, range: Range<usize>) -> io::Result<()> {
     // SAFETY: the range lies within the mapping.
     let start = unsafe { base.as_ptr().add(range.start) };

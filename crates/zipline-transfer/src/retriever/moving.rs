@@ -6,9 +6,11 @@
 
 use super::pool::Connection;
 use super::room::Room;
+use rustix::net::{RecvFlags, recv};
 use std::io;
 use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
+use zipline_segment::Conduit;
 
 /// From so many bytes on, moving them is worth waking a thread.
 pub(super) const MOVE_MIN: u64 = 256 * 1024;
@@ -35,14 +37,22 @@ impl Moving {
     /// Moves bytes until the chunk's end, a lull, or the most a thread moves. An error is the connection's.
     pub(super) fn run(self) -> (Moved, io::Result<()>) {
         let Self { mut connection, mut room, place } = self;
+        // Without one, the bytes are written by their addresses.
+        let conduit = room.is_fresh().then(Conduit::open).and_then(Result::ok);
         let mut left = MOVE_MAX;
         let result = loop {
-            let free = room.free();
-            let most = free.len().min(left);
+            let most = room.free_bytes().min(left);
             if most == 0 || connection.wire.bare_bytes() == 0 {
                 break Ok(());
             }
-            match connection.wire.read_now(&mut free[..most]) {
+            let got = connection.wire.take_now(|tcp, there| {
+                let most = most.min(there);
+                match &conduit {
+                    Some(conduit) => room.splice_in(most, tcp, conduit),
+                    None => Ok(recv(tcp, &mut room.free()[..most], RecvFlags::DONTWAIT)?.0),
+                }
+            });
+            match got {
                 Ok(Some(0)) => break Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(Some(got)) => {
                     room.wrote(got);

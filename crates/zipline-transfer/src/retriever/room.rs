@@ -1,9 +1,11 @@
 //! Memory that is filled from its start, and shown to others meanwhile where it is copied.
 
+use std::io;
 use std::ops::Deref;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use zipline_buffer::CopyWriter;
-use zipline_segment::{SegmentBytes, SegmentMut};
+use zipline_segment::{Conduit, SegmentBytes, SegmentMut};
 
 /// So many bytes are shown at once.
 const SHOW_MIN: usize = 1 << 20;
@@ -18,18 +20,41 @@ pub(super) struct Room {
     /// The rest, of which the first `written` bytes were written.
     open: SegmentMut,
     written: usize,
+    /// Whether the memory was never written before.
+    fresh: bool,
     copy: Option<Arc<CopyWriter>>,
 }
 
 impl Room {
     /// All of `memory`, for the payload's bytes from `from` on. With a copy, they are shown as they come.
     pub(super) fn new(from: u64, memory: SegmentMut, copy: Option<Arc<CopyWriter>>) -> Self {
-        Self { from, shown: None, open: memory, written: 0, copy }
+        let fresh = memory.is_fresh(0);
+        Self { from, shown: None, open: memory, written: 0, fresh, copy }
+    }
+
+    /// Whether the memory was never written before, so that [`Self::splice_in`] costs less than writing to what is free.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Moves at most `most` bytes from `socket` to what is free, which is not nothing; see [`SegmentMut::splice_in`].
+    pub(super) fn splice_in(
+        &mut self,
+        most: usize,
+        socket: impl AsFd,
+        conduit: &Conduit,
+    ) -> io::Result<usize> {
+        self.open.splice_in(self.written, most, socket, conduit)
     }
 
     /// Bytes that are there.
     pub(super) fn filled(&self) -> usize {
         self.shown.as_ref().map_or(0, SegmentBytes::len) + self.written
+    }
+
+    /// How many bytes are to come.
+    pub(super) fn free_bytes(&self) -> usize {
+        self.open.len() - self.written
     }
 
     /// Where the next bytes go; empty at the end.

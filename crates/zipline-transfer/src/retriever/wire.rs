@@ -26,6 +26,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead as _, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
 use zipline_buffer::{Passage, Recycler};
 
@@ -252,7 +253,7 @@ impl Wire {
         Poll::Ready(Ok(got))
     }
 
-    /// Bytes of body that can be read by [`Wire::read_now`] before anything else comes.
+    /// Bytes of body that can be read by [`Wire::take_now`] before anything else comes.
     pub(super) fn bare_bytes(&self) -> u64 {
         match self.framing {
             Framing::Sized(left) | Framing::Chunk(left)
@@ -264,16 +265,21 @@ impl Wire {
         }
     }
 
-    /// Reads bytes of body that are there into `room`, past the reactor, in whatever thread. `None`: none is there, or there
-    /// are none to be read so; 0 is the end of the connection.
-    pub(super) fn read_now(&mut self, room: &mut [u8]) -> io::Result<Option<usize>> {
+    /// Lets `take` take bytes of body that are there from the socket, past the reactor, in whatever thread; it is told how many
+    /// there may be, and says how many it took. `None`: none is there, or there are none to be taken so; 0 is the end of the
+    /// connection.
+    pub(super) fn take_now(
+        &mut self,
+        take: impl FnOnce(&TcpStream, usize) -> io::Result<usize>,
+    ) -> io::Result<Option<usize>> {
         let left = self.bare_bytes();
         let (Some(tcp), true) = (self.io.plain(), left > 0) else { return Ok(None) };
-        let wanted = usize::try_from(left).unwrap_or(usize::MAX).min(room.len());
-        let got = match rustix::net::recv(tcp, &mut room[..wanted], rustix::net::RecvFlags::DONTWAIT) {
-            Ok((got, _)) => got,
-            Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let got = match take(tcp, usize::try_from(left).unwrap_or(usize::MAX)) {
+            Ok(got) => got,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error),
         };
         self.took(left, got);
         Ok(Some(got))

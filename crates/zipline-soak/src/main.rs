@@ -4,16 +4,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
 use zipline_soak::options::Options;
-use zipline_soak::{function, soak};
+use zipline_soak::report::Tally;
+use zipline_soak::{function, progress, soak};
 
 /// Exit code when a promise was broken.
 const BROKEN: u8 = 1;
 /// Exit code when the run itself did not work.
 const UNABLE: u8 = 3;
+/// Exit code when somebody ended the run.
+const INTERRUPTED: u8 = 130;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -58,13 +64,30 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let seed = options.seed.unwrap_or_else(fresh_seed);
     say(&format!("soak: {} s, seed {seed} (--seed {seed} tries the same again)", options.seconds));
     let json = options.json.clone();
-    let report = soak::run(options, seed, std::env::current_exe()?).await?;
+    let (tally, begun) = (Arc::new(Tally::default()), Instant::now());
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let report = tokio::select! {
+        report = soak::run(options, seed, std::env::current_exe()?, Arc::clone(&tally)) => report?,
+        never = progress::tell(Arc::clone(&tally), begun, say) => match never {},
+        _ = interrupt.recv() => return Ok(interrupted(&tally)),
+        _ = terminate.recv() => return Ok(interrupted(&tally)),
+    };
     say(&report.to_string());
     if let Some(path) = json {
         std::fs::write(&path, serde_json::to_string_pretty(&report)?)
             .with_context(|| path.display().to_string())?;
     }
     Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::from(BROKEN) })
+}
+
+/// What is known by now; nothing was held to account at rest.
+fn interrupted(tally: &Tally) -> ExitCode {
+    let so_far = tally.so_far();
+    say(&format!("soak: interrupted: {so_far}"));
+    for violation in &so_far.violations {
+        say(&format!("soak: broken: {violation}"));
+    }
+    ExitCode::from(INTERRUPTED)
 }
 
 /// From the clock and the process: nobody needs it to be hard to guess.

@@ -66,4 +66,10 @@ impl Options {
     pub fn time(&self) -> Duration {
         Duration::from_secs(self.seconds)
     }
+
+    /// How long memory, descriptors and threads may take to come to rest.
+    #[must_use]
+    pub fn rest_time(&self) -> Duration {
+        Duration::from_secs(self.rest)
+    }
 }

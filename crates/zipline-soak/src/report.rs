@@ -88,6 +88,21 @@ impl Tally {
         }
     }
 
+    /// What there is to tell before the end.
+    #[must_use]
+    pub fn so_far(&self) -> SoFar {
+        let counts = self.0.lock();
+        let sum = |of: fn(&Count) -> u64| counts.kinds.values().map(of).sum();
+        SoFar {
+            done: sum(|count| count.done),
+            failed: sum(|count| count.failed),
+            bytes: sum(|count| count.bytes),
+            troubles: counts.troubles.values().sum(),
+            violations_count: counts.violations_count,
+            violations: counts.violations.clone(),
+        }
+    }
+
     /// The report so far.
     #[must_use]
     pub fn report(&self, seed: u64, seconds: f64, rest: BTreeMap<String, Footprint>) -> Report {
@@ -113,13 +128,40 @@ impl Tally {
 fn sort_of(why: &str) -> String {
     let digits_apart: String =
         why.chars().take(80).map(|letter| if letter.is_ascii_digit() { '#' } else { letter }).collect();
-    // Statuses are worth telling apart.
+    // Statuses are worth telling apart, and so are the SDK's codes.
     match why.split_once(' ') {
-        Some((status, code)) if status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit()) => {
+        Some((status, code))
+            if status == "sdk" || status.len() == 3 && status.bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
             let code = code.split([' ', ':', '(']).next().unwrap_or_default();
             format!("{status} {code}")
         }
         _ => digits_apart,
+    }
+}
+
+/// A run in the middle.
+#[derive(Debug)]
+pub struct SoFar {
+    /// Operations that ended well.
+    pub done: u64,
+    /// Operations that ended with an error.
+    pub failed: u64,
+    /// Bytes checked.
+    pub bytes: u64,
+    /// How often something was broken on purpose.
+    pub troubles: u64,
+    /// How often something happened that never may.
+    pub violations_count: u64,
+    /// The first of them.
+    pub violations: Vec<String>,
+}
+
+impl fmt::Display for SoFar {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { done, failed, bytes, troubles, violations_count, .. } = self;
+        write!(f, "{done} operations done, {failed} failed, {bytes} bytes checked; ")?;
+        write!(f, "broken on purpose: {troubles}; promises broken: {violations_count}")
     }
 }
 
@@ -205,5 +247,8 @@ mod tests {
         assert!(!report.is_clean());
         assert_eq!(report.operations["put-get"].failed, 2);
         assert!(report.to_string().contains("put-get: short"), "{report}");
+        let so_far = tally.so_far().to_string();
+        let wanted = "1 operations done, 2 failed, 3 bytes checked; broken on purpose: 0; promises broken: 1";
+        assert_eq!(so_far, wanted);
     }
 }

@@ -89,6 +89,28 @@ pub async fn wait(node: &Node, terms: Terms) -> Result<Footprint> {
     }
 }
 
+/// Waits until this process maps no memory of any queue-proxy any more: the SDK has given all of it back.
+///
+/// # Errors
+/// It still does after `patience`; says what.
+pub async fn nothing_mapped(patience: Duration) -> Result<()> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let maps = fs::read_to_string("/proc/self/maps").context("what this process maps")?;
+        let left = mapped_segments(&maps);
+        if left.is_empty() {
+            return Ok(());
+        }
+        let (count, first) = (left.len(), left[0]);
+        ensure!(Instant::now() < deadline, "the SDK still maps {count} segments, the first is {first}");
+        sleep(Duration::from_millis(500)).await;
+    }
+}
+
+fn mapped_segments(maps: &str) -> Vec<&str> {
+    maps.lines().filter(|line| line.contains(" /memfd:")).collect()
+}
+
 async fn look(node: &Node, terms: Terms) -> Result<Footprint> {
     let parts = node.parts();
     // The admin port is on the loopback of the node's own namespace.
@@ -155,6 +177,13 @@ mod tests {
         let kinds =
             ["socket:[12]", "/memfd:zipline (deleted)", "anon_inode:[eventpoll]", "/dev/null", "pipe:[3]"];
         assert_eq!(kinds.map(kind), ["socket", "memfd", "[eventpoll]", "file", "pipe"]);
+    }
+
+    #[test]
+    fn segments_are_told_from_other_mappings() {
+        let maps =
+            "7f1-7f2 rw-p 00000000 00:00 0\n7f3-7f4 r--s 00000000 00:01 12   /memfd:zipline (deleted)\n";
+        assert_eq!(mapped_segments(maps).len(), 1);
     }
 
     #[test]

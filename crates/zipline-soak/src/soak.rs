@@ -17,15 +17,18 @@ use crate::node::Setting;
 use crate::options::{Namespaces, Options};
 use crate::report::{Report, Tally};
 use crate::rest::{self, Footprint, Terms};
+use crate::sdk::Functions;
 use crate::trouble::{self, Weather};
 use crate::work::{self, Worker};
 use crate::world::World;
 
-/// Runs as `options` ask. `program` is this program, which is the function as well.
+/// Runs as `options` ask, and counts in `tally`. `program` is this program, which is the function as well.
+///
+/// Dropped before its end, it ends all processes and removes the namespaces; `tally` has what was found by then.
 ///
 /// # Errors
 /// Something of the run itself does not work; promises that were broken stand in the report.
-pub async fn run(options: Options, seed: u64, program: PathBuf) -> Result<Report> {
+pub async fn run(options: Options, seed: u64, program: PathBuf, tally: Arc<Tally>) -> Result<Report> {
     raise_open_files()?;
     let (begun, options) = (Instant::now(), Arc::new(options));
     let directory = tempfile::Builder::new().prefix("zlsoak").tempdir()?;
@@ -46,7 +49,7 @@ pub async fn run(options: Options, seed: u64, program: PathBuf) -> Result<Report
             worlds.push(Arc::new(world.context("the world in namespaces (--namespaces off leaves it out)")?));
         }
     }
-    let (tally, sent) = (Arc::new(Tally::default()), Arc::new(Sent::default()));
+    let sent = Arc::new(Sent::default());
     let mut rest = BTreeMap::new();
     let mut worlds_running = JoinSet::new();
     for (index, world) in worlds.into_iter().enumerate() {
@@ -56,6 +59,9 @@ pub async fn run(options: Options, seed: u64, program: PathBuf) -> Result<Report
     }
     while let Some(footprints) = worlds_running.join_next().await {
         rest.extend(footprints??);
+    }
+    if let Err(error) = rest::nothing_mapped(options.rest_time()).await {
+        tally.violation(format!("{error:#}"));
     }
     Ok(tally.report(seed, begun.elapsed().as_secs_f64(), rest))
 }
@@ -76,6 +82,7 @@ async fn in_world(
         tally: Arc::clone(&tally),
         weather: Arc::clone(&weather),
         options: Arc::clone(&options),
+        functions: Functions::default(),
     };
     let mut workers = JoinSet::new();
     for _ in 0..options.workers {
@@ -100,7 +107,7 @@ async fn in_world(
     }
     drop(last);
     let terms = Terms {
-        patience: Duration::from_secs(options.rest),
+        patience: options.rest_time(),
         resident_bytes: options.rest_mib << 20,
         full: options.full_rest,
     };

@@ -16,13 +16,14 @@ use crate::journal::Sent;
 use crate::node::{Doors, Node};
 use crate::options::Options;
 use crate::report::{Outcome, Tally};
+use crate::sdk::{self, Functions};
 use crate::trouble::Weather;
 use crate::world::World;
 
 /// Longest time of any operation: more than all of the product's own limits together, so that whatever takes longer hangs.
 const LONGEST: Duration = Duration::from_secs(150);
 /// Life of what is put: short, so that what nobody got is gone by the time of the last checks.
-const TTL: &str = "30s";
+const TTL: Duration = Duration::from_secs(30);
 
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
@@ -37,6 +38,8 @@ pub enum Kind {
     Proxied,
     /// Put, and as many gets as it allows, by several nodes; then one too many.
     PutGet,
+    /// The same by the SDK, in place or copied in, and looked at again later.
+    Sdk,
     /// Put and release; then a get.
     Release,
     /// A sender or receiver that goes away in the middle.
@@ -45,21 +48,23 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds with their names in reports.
-    pub const ALL: [(Self, &str); 6] = [
+    pub const ALL: [(Self, &str); 7] = [
         (Self::Request, "request"),
         (Self::Response, "response"),
         (Self::Proxied, "proxied"),
         (Self::PutGet, "put-get"),
+        (Self::Sdk, "sdk"),
         (Self::Release, "release"),
         (Self::GiveUp, "give-up"),
     ];
 
     fn any(dice: &mut Dice) -> Self {
         match dice.below(100) {
-            0..25 => Self::Request,
-            25..45 => Self::Response,
-            45..55 => Self::Proxied,
-            55..85 => Self::PutGet,
+            0..20 => Self::Request,
+            20..35 => Self::Response,
+            35..45 => Self::Proxied,
+            45..65 => Self::PutGet,
+            65..85 => Self::Sdk,
             85..90 => Self::Release,
             _ => Self::GiveUp,
         }
@@ -81,6 +86,8 @@ pub struct Worker {
     pub weather: Arc<Weather>,
     /// Sizes.
     pub options: Arc<Options>,
+    /// What it has as a function with the SDK.
+    pub functions: Functions,
 }
 
 /// Why an operation did not succeed.
@@ -98,6 +105,16 @@ impl From<anyhow::Error> for Bad {
     }
 }
 
+impl From<sdk::Bad> for Bad {
+    fn from(bad: sdk::Bad) -> Self {
+        match bad {
+            sdk::Bad::Refused(code, why) => Self::Failed(format!("sdk {code}: {why}")),
+            sdk::Bad::Unable(error) => error.into(),
+            sdk::Bad::Altered(what) => Self::Wrong(what),
+        }
+    }
+}
+
 type Done = Result<u64, Bad>;
 
 impl Worker {
@@ -106,6 +123,9 @@ impl Worker {
         while Instant::now() < until {
             let kind = Kind::any(&mut self.dice);
             self.one(kind).await;
+        }
+        if let Err(bad) = self.functions.still_the_same().await {
+            self.tally.violation(format!("{bad:?}"));
         }
     }
 
@@ -133,6 +153,7 @@ impl Worker {
             Kind::Proxied => self.request(from, to, size, true).await,
             Kind::Response => self.response(from, to, size).await,
             Kind::PutGet => self.put_get(from, size).await,
+            Kind::Sdk => self.sdk(from, size).await,
             Kind::Release => self.release(from, to, size).await,
             Kind::GiveUp => self.give_up(from, to, size).await,
         }
@@ -204,6 +225,17 @@ impl Worker {
         Ok(size * delivered)
     }
 
+    async fn sdk(&mut self, holder: usize, size: u64) -> Done {
+        let world = Arc::clone(&self.world);
+        let (seed, retrievals) = (self.dice.next(), self.dice.between(1, 2));
+        let sha256 = digest(seed, size).await?;
+        let getters: Vec<&Node> =
+            (0..retrievals).map(|_| &world.nodes[self.dice.index(world.nodes.len())]).collect();
+        let content = sdk::Content { seed, size, sha256: &sha256, ttl: TTL };
+        self.functions.put_get(&mut self.dice, &world.nodes[holder], &getters, content).await?;
+        Ok(size * retrievals)
+    }
+
     async fn release(&mut self, holder: usize, getter: usize, size: u64) -> Done {
         let world = Arc::clone(&self.world);
         let (holder, getter) = (&world.nodes[holder], &world.nodes[getter]);
@@ -227,7 +259,7 @@ impl Worker {
         let (holder, getter) = (&world.nodes[holder], &world.nodes[getter]);
         let seed = self.dice.next();
         if self.dice.percent(50) {
-            let path = format!("/v1/payloads?ttl={TTL}");
+            let path = format!("/v1/payloads?ttl={}s", TTL.as_secs());
             let call = self.local(holder, Method::POST, path).pattern(seed, size, false);
             // Whatever has been sent by then; a put that is through is forgotten and expires.
             let patience = self.dice.time(Duration::ZERO, Duration::from_millis(200));
@@ -246,7 +278,7 @@ impl Worker {
     }
 
     async fn put(&mut self, holder: &Node, seed: u64, size: u64, retrievals: u64) -> Result<String, Bad> {
-        let path = format!("/v1/payloads?retrievals={retrievals}&ttl={TTL}");
+        let path = format!("/v1/payloads?retrievals={retrievals}&ttl={}s", TTL.as_secs());
         let known = self.dice.percent(80);
         let call = self.local(holder, Method::POST, path).pattern(seed, size, known);
         let reply = self.exchange(holder, call).await?;
@@ -320,7 +352,7 @@ fn refusal(reply: &Reply) -> String {
 
 /// Whether it says that there was no memory at the moment, which mixed sizes may bring about in any weather.
 fn is_memory(why: &str) -> bool {
-    why.starts_with("507 buffer-full")
+    why.starts_with("507 buffer-full") || why.starts_with("sdk buffer-full")
 }
 
 fn succeeded(reply: &Reply) -> Result<(), Bad> {
@@ -356,6 +388,7 @@ pub async fn all_serve(worker: &mut Worker) -> Result<()> {
                 worker.request(from, to, size, true).await,
                 worker.response(from, to, size).await,
                 worker.put_get(from, size).await,
+                worker.sdk(from, size).await,
             ] {
                 if let Err(bad) = done {
                     bail!("{} to {}: {bad:?}", worker.world.nodes[from].name, worker.world.nodes[to].name);

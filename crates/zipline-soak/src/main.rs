@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use zipline_soak::options::Options;
 use zipline_soak::report::Tally;
 use zipline_soak::{function, progress, soak};
+use zipline_testkit::binaries;
 
 /// Exit code when a promise was broken.
 const BROKEN: u8 = 1;
@@ -63,6 +64,9 @@ async fn run(arguments: Arguments) -> Result<ExitCode> {
     let options = arguments.options;
     let seed = options.seed.unwrap_or_else(fresh_seed);
     say(&format!("soak: {} s, seed {seed} (--seed {seed} tries the same again)", options.seconds));
+    // It may have to be built, which can take minutes: before the clock runs, and where a signal ends it all.
+    say("soak: zipline-queue-proxy is built first if it is missing or older than its sources");
+    binaries::queue_proxy().context("the queue-proxy under test")?;
     let json = options.json.clone();
     let (tally, begun) = (Arc::new(Tally::default()), Instant::now());
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);

@@ -283,8 +283,14 @@ async fn what_breaks_off_is_an_error() -> Result<()> {
         let client = blocking::Client::connect(options)?;
         for length in [5_000, 2_000_000] {
             let request = Request::get(format!("/short?bytes={length}")).body(())?;
-            // It may have broken before its head was on its way.
-            let Ok(response) = client.invoke_stream(RECEIVER, request) else { continue };
+            let response = match client.invoke_stream(RECEIVER, request) {
+                Ok(response) => response,
+                // It may have broken before its head was on its way.
+                early => {
+                    refused(early, ErrorCode::UpstreamFailed)?;
+                    continue;
+                }
+            };
             let (mut body, mut came) = (response.into_body(), Vec::new());
             let error = body.read_to_end(&mut came).err().context("it ended well")?;
             let inner = error.get_ref().and_then(|error| error.downcast_ref::<Error>());

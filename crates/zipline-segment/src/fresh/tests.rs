@@ -10,16 +10,22 @@ fn bytes(count: usize) -> Vec<u8> {
 
 #[test]
 fn what_is_copied_in_is_there_and_nothing_else_changes() {
-    let mut segment = segment(4);
-    segment[3 * PAGE..].fill(9);
-    let (mut first, content) = (segment.split_to(2 * PAGE), bytes(PAGE + 100));
-    first.copy_in(&content);
-    assert_eq!(first[..PAGE + 100], content[..]);
-    assert!(first[PAGE + 100..].iter().all(|byte| *byte == 0));
-    assert!(segment[..PAGE].iter().all(|byte| *byte == 0) && segment[PAGE..].iter().all(|byte| *byte == 9));
+    let mut before = segment(4);
+    let mut middle = before.split_off(77);
+    let (behind, content) = (middle.split_off(2 * PAGE), bytes(PAGE + 100));
+    middle.copy_in(&content);
+    assert_eq!(middle[..PAGE + 100], content[..]);
+    for other in [&before[..], &middle[PAGE + 100..], &behind[..]] {
+        assert!(other.iter().all(|byte| *byte == 0));
+    }
     // Again, where it was written before.
-    first.copy_in(b"again");
-    assert_eq!((&first[..5], &first[5..PAGE + 100]), (&b"again"[..], &content[5..]));
+    before.copy_in(b"before");
+    let mut again = middle.split_to(6);
+    again.copy_in(b"nearby");
+    drop(again);
+    assert_eq!((&before[..6], before.is_fresh(0)), (&b"before"[..], false));
+    before.copy_in(b"again");
+    assert_eq!((&before[..6], &middle[..PAGE]), (&b"againe"[..], &content[6..PAGE + 6]));
 }
 
 #[test]
@@ -83,6 +89,9 @@ mod by_the_kernel {
         for other in [&segment[..], &middle[..5], &rest[..]] {
             assert!(other.iter().all(|byte| *byte == 0));
         }
+        drop(middle);
+        assert!(!segment.is_fresh(0) && rest.is_fresh(0), "written up to its end, and no further");
+        assert!(segment.mapping().touched_bytes() >= content.len(), "what has pages is counted");
     }
 
     #[test]

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Installs what the benchmarks measure against and call. Without an argument, what Debian has: Redis, nginx, iperf3, and iproute2
 # with util-linux for network namespaces. With `peers` also what has to be fetched or built, into build/bench: redis-py with
-# hiredis, versitygw, s3s-fs. With `sdk` the Python SDK as it is now, for the same Python. What else is there already is left alone.
+# hiredis, Ray, versitygw, s3s-fs. With `sdk` the Python SDK as it is now, for the same Python. What else is there already is left alone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 REDIS_PY=8.1.0
 HIREDIS=3.5.0
 NUMPY=2.4.6
+RAY=2.60.0
 VERSITYGW=v1.8.0
 S3S_FS=0.14.1
 
@@ -51,7 +52,7 @@ mkdir -p "$tools"
 if [ ! -x "$python" ]; then
     /usr/bin/python3 -m venv "$tools/python"
 fi
-"$python" -m pip install -q "redis==$REDIS_PY" "hiredis==$HIREDIS" "numpy==$NUMPY"
+"$python" -m pip install -q "redis==$REDIS_PY" "hiredis==$HIREDIS" "numpy==$NUMPY" "ray==$RAY"
 if [ ! -x "$tools/bin/versitygw" ]; then
     GOBIN=$PWD/$tools/bin go install -trimpath "github.com/versity/versitygw/cmd/versitygw@$VERSITYGW"
 fi

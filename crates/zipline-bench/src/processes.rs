@@ -44,7 +44,7 @@ pub(crate) fn cpu_seconds(roots: &[u32]) -> f64 {
 }
 
 /// The roots and their descendants, as far as they live.
-fn tree(roots: &[u32]) -> Vec<u32> {
+pub(crate) fn tree(roots: &[u32]) -> Vec<u32> {
     let parents: HashMap<u32, u32> = processes().map(|(pid, parent, _)| (pid, parent)).collect();
     let belongs = |mut pid: u32| {
         // Bounded by the depth of a process tree; a parent is gone at worst, which ends the walk.

@@ -65,8 +65,8 @@ pub(super) fn groups(options: &Options) -> Vec<Group> {
 /// What fills the table of targets.
 fn table(options: &Options) -> Vec<Group> {
     use System::{
-        Bare, Memcpy, Nginx, Nginx2, Redis, RedisPy, S3fs, Versitygw, Zipline, ZiplineHttp, ZiplineInvoke,
-        ZiplinePreissued, ZiplinePut, ZiplinePython, ZiplinePythonPut, ZiplineUnprivileged,
+        Bare, Memcpy, Nginx, Nginx2, Ray, Redis, RedisPy, S3fs, Versitygw, Zipline, ZiplineHttp,
+        ZiplineInvoke, ZiplinePreissued, ZiplinePut, ZiplinePython, ZiplinePythonPut, ZiplineUnprivileged,
     };
     let (quick, factor) = (options.quick, if options.quick { 0.34 } else { 1.0 });
     let warm = |sizes: &[u64]| sizes.iter().map(|bytes| Cell::warm(*bytes, factor)).collect::<Vec<_>>();
@@ -82,7 +82,7 @@ fn table(options: &Options) -> Vec<Group> {
     add(
         Path::SameHost,
         one,
-        &[Redis, Zipline, ZiplinePut, Memcpy, RedisPy, ZiplinePython],
+        &[Redis, Zipline, ZiplinePut, Memcpy, RedisPy, ZiplinePython, Ray],
         warm(&[1_000_000, 10_000_000, 100_000_000]),
     );
     let cell = |bytes, state, rounds| Cell { bytes, state, runs: 1, rounds };
@@ -97,7 +97,12 @@ fn table(options: &Options) -> Vec<Group> {
         add(Path::Network, Pattern::Scatter.shape(32), &[Redis, Zipline], warm(&[100_000, 10_000_000]));
         add(Path::Network, Pattern::Gather.shape(32), &[Redis, Zipline], warm(&[100_000, 10_000_000]));
     }
-    add(Path::SameHost, one, &[Zipline, Memcpy], vec![Cell { rounds: 3, ..Cell::warm(1_000_000_000, 1.0) }]);
+    add(
+        Path::SameHost,
+        one,
+        &[Zipline, Memcpy, Ray],
+        vec![Cell { rounds: 3, ..Cell::warm(1_000_000_000, 1.0) }],
+    );
     add(
         Path::Network,
         Pattern::Broadcast.shape(16),

@@ -1,6 +1,8 @@
 """One function of a transfer in Python; speaks what role/mod.rs describes. Its argument names the system."""
 
+import base64
 import json
+import signal
 import socket
 import sys
 import time
@@ -60,6 +62,46 @@ class Redis:
     def forget_given(self):
         for payload in range(len(self.arrays)):
             self.client.delete(f"{self.index}-{payload}")
+
+    def release(self):
+        self.arrays = []
+
+
+class Ray:
+    """Giver and taker are programs of their own, as functions are; a reference travels as text."""
+
+    def __init__(self, means, index):
+        import ray
+        import ray.cloudpickle
+        from ray._private.worker import global_worker
+
+        self.ray = ray
+        ray.init(address=means["ray"]["at"], log_to_driver=False, configure_logging=False)
+        # Its own handler prints a trace of an ordinary end.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        self.let_go = global_worker.core_worker.remove_object_ref_reference
+        self.arrays = []
+        self.references = []
+
+    def write(self, payloads, size, fill):
+        if len(self.arrays) != payloads or self.arrays[0].nbytes != size:
+            self.arrays = [np.ones(size, dtype=np.uint8) for _ in range(payloads)]
+        for payload, array in enumerate(self.arrays):
+            fill(array, payload)
+
+    def give(self, payload, takers):
+        reference = self.ray.put(self.arrays[payload])
+        self.references.append(reference)
+        return base64.b64encode(self.ray.cloudpickle.dumps(reference)).decode()
+
+    def take(self, text):
+        return self.ray.get(self.ray.cloudpickle.loads(base64.b64decode(text)))
+
+    def forget_given(self):
+        # Of what is passed on as text Ray keeps one reference more, for ever: takers it knows nothing of may have it.
+        for reference in self.references:
+            self.let_go(reference)
+        self.references = []
 
     def release(self):
         self.arrays = []
@@ -169,7 +211,7 @@ def take(system, assignment):
 
 def main():
     assignment = json.loads(sys.stdin.readline())
-    kind = Redis if sys.argv[1] == "redis-py" else Zipline
+    kind = {"redis-py": Redis, "ray": Ray}.get(sys.argv[1], Zipline)
     system = kind(assignment["means"], assignment["index"])
     {"giver": give, "taker": take}[assignment["side"]](system, assignment)
 

@@ -14,6 +14,8 @@ use super::launch::{self, Owned, pause};
 use super::role;
 
 const READY_WITHIN: Duration = Duration::from_secs(20);
+/// Room for some of the largest payloads.
+const RAY_STORE_BYTES: u64 = 4 << 30;
 const ASK_EVERY: Duration = Duration::from_millis(2);
 
 /// Where a program is: in a folder of the benchmark's own, or where the system has it.
@@ -105,6 +107,30 @@ pub(super) fn versitygw(place: Place<'_>, at: SocketAddr) -> anyhow::Result<Owne
     fs::create_dir(root.with_file_name("metadata")).context("folder of metadata")?;
     let mut server = place.start(command)?;
     reach(place, &mut server, at, true)?;
+    Ok(server)
+}
+
+/// A Ray cluster of one node without dashboard and without reports to its makers. It is many processes, which end with the
+/// first one of a namespace of theirs.
+pub(super) fn ray(place: Place<'_>, python: &Path, at: SocketAddr) -> anyhow::Result<Owned> {
+    let ray = python.with_file_name("ray");
+    ensure!(ray.exists(), "ray is missing: scripts/setup-bench.sh installs it");
+    // Its sockets lie below, and a socket's path must be short.
+    let sessions = place.folder.join("r");
+    let mut command = place.command("unshare")?;
+    command
+        .args(["--pid", "--fork", "--kill-child", "--mount-proc"])
+        .arg(ray)
+        .args(["start", "--head", "--block", "--disable-usage-stats", "--include-dashboard=false"])
+        .args(["--node-ip-address", &at.ip().to_string(), "--port", &at.port().to_string()])
+        // Of its own choice they may be ports of others here.
+        .args(["--min-worker-port=0", "--max-worker-port=0", "--num-cpus=1"])
+        .args(["--object-store-memory", &RAY_STORE_BYTES.to_string()])
+        .arg("--temp-dir")
+        .arg(&sessions);
+    let mut server = place.start(command)?;
+    let socket = sessions.join("session_latest/sockets/raylet");
+    place.wait(&mut server, || UnixStream::connect(&socket).map(drop).context("no socket"))?;
     Ok(server)
 }
 

@@ -85,6 +85,7 @@ pub(super) fn describe(options: &Options) -> Value {
         "load_average": read("/proc/loadavg"),
         "redis": version("redis-server", "--version", &options.tools),
         "nginx": version("nginx", "-v", &options.tools),
+        "ray": ray_version(&options.tools),
         "s3fs": version("s3s-fs", "--version", &options.tools),
         "versitygw": version("versitygw", "--version", &options.tools),
         "iperf3": version("iperf3", "--version", &options.tools),
@@ -95,6 +96,12 @@ pub(super) fn describe(options: &Options) -> Value {
 fn chosen(text: &str) -> String {
     let inner = text.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
     inner.map_or(text, |(word, _)| word).to_owned()
+}
+
+fn ray_version(tools: &FilePath) -> Option<String> {
+    let ask = "from importlib.metadata import version; print(version('ray'))";
+    let output = Command::new(tools.join("python/bin/python")).args(["-c", ask]).output().ok()?;
+    String::from_utf8_lossy(&output.stdout).lines().next().map(str::to_owned)
 }
 
 fn version(name: &str, flag: &str, tools: &FilePath) -> Option<String> {

@@ -28,6 +28,8 @@ pub(crate) enum System {
     Redis,
     /// Redis with redis-py and hiredis.
     RedisPy,
+    /// Ray's object store, NumPy arrays.
+    Ray,
     /// The S3 server s3s-fs on tmpfs.
     S3fs,
     /// The S3 server versitygw on tmpfs.
@@ -60,6 +62,7 @@ impl System {
             Self::ZiplineUnprivileged => "zipline-unprivileged",
             Self::Redis => "redis",
             Self::RedisPy => "redis-py",
+            Self::Ray => "ray",
             Self::S3fs => "s3fs",
             Self::Versitygw => "versitygw",
             Self::Nginx => "nginx",
@@ -77,12 +80,17 @@ impl System {
 
     /// Whether it can have more than one giver and taker.
     pub(super) fn has_patterns(self) -> bool {
-        !matches!(self, Self::ZiplineInvoke | Self::Nginx | Self::Nginx2 | Self::Bare)
+        !matches!(self, Self::ZiplineInvoke | Self::Nginx | Self::Nginx2 | Self::Bare | Self::Ray)
+    }
+
+    /// Whether it moves payloads between hosts as well; what does not is measured on one.
+    pub(super) fn has_network(self) -> bool {
+        self != Self::Ray
     }
 
     /// Whether its roles are Python programs.
     pub(super) fn is_python(self) -> bool {
-        matches!(self, Self::ZiplinePython | Self::ZiplinePythonPut | Self::RedisPy)
+        matches!(self, Self::ZiplinePython | Self::ZiplinePythonPut | Self::RedisPy | Self::Ray)
     }
 
     /// Whether it moves payloads between roles; the others are measured by themselves.

@@ -184,7 +184,7 @@ fn same_host(find: &Find<'_>, targets: &mut Vec<Target>) {
             / all.iter().fold(f64::MAX, |least, one| one.min(least))
     });
     add(targets, case, "1 MB to 1 GB: slowest over fastest".to_owned(), false, READABLE_SPREAD, spread);
-    for bytes in [1_000_000, 100_000_000] {
+    for bytes in sizes {
         let value = taking("zipline", bytes).zip(taking("ray", bytes)).map(|(ours, theirs)| ours / theirs);
         add(targets, case, format!("{}: times Ray's get", size(bytes)), false, 0.7, value);
     }

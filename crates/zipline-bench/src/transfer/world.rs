@@ -55,6 +55,10 @@ impl Ground {
         Ok(folder)
     }
 
+    fn python(&self) -> anyhow::Result<&FilePath> {
+        self.python.as_deref().context("no Python of the benchmark: scripts/setup-bench.sh makes it")
+    }
+
     fn net(&self, host: Host) -> Option<PathBuf> {
         self.network.as_ref().map(|network| network.file(host))
     }
@@ -100,6 +104,11 @@ impl World {
             "{} moves payloads 1-1 only",
             system.as_str()
         );
+        ensure!(
+            path == Path::SameHost || system.has_network(),
+            "{} is measured on one host only",
+            system.as_str()
+        );
         let mut world = Self {
             system,
             shape,
@@ -140,6 +149,11 @@ impl World {
                 self.servers.push(server);
                 let at = if path == Path::SameHost { Endpoint::Unix(socket) } else { Endpoint::Tcp(at) };
                 means.push(Means::Redis { at });
+            }
+            System::Ray => {
+                let at = SocketAddr::new(peer(server_host), ground.ports(1));
+                self.servers.push(servers::ray(place, ground.python()?, at)?);
+                means.push(Means::Ray { at });
             }
             System::S3fs | System::Versitygw => {
                 let at = SocketAddr::new(peer(server_host), ground.ports(1));
@@ -346,9 +360,10 @@ impl World {
         super::memory::touched_bytes(&roles.chain(self.server_ids()).collect::<Vec<_>>())
     }
 
+    /// Servers and queue-proxies with what they started.
     pub(super) fn server_ids(&self) -> Vec<u32> {
         let proxies = self.proxies.iter().map(|proxy| proxy.process.id());
-        self.servers.iter().map(Owned::id).chain(proxies).collect()
+        processes::tree(&self.servers.iter().map(Owned::id).chain(proxies).collect::<Vec<_>>())
     }
 
     pub(super) fn role_ids(&self) -> Vec<u32> {
@@ -376,11 +391,7 @@ impl Role {
     ) -> anyhow::Result<Self> {
         let bench = std::env::current_exe().context("cannot find this binary")?;
         let mut command = if system.is_python() {
-            let python = ground
-                .python
-                .as_ref()
-                .context("no Python of the benchmark: scripts/setup-bench.sh makes it")?;
-            let mut command = launch::command(net, None, python)?;
+            let mut command = launch::command(net, None, ground.python()?)?;
             command.arg(ground.folder.join("role.py")).arg(system.as_str());
             command
         } else {

@@ -56,6 +56,8 @@ pub(super) enum Means {
     Local { api: SocketAddr, token: String },
     /// A plain Redis server.
     Redis { at: Endpoint },
+    /// A Ray cluster of one node.
+    Ray { at: SocketAddr },
     /// An S3 server with one bucket.
     S3 { at: SocketAddr },
     /// The giver's own data sockets: two connections, `sendfile`.
@@ -184,6 +186,7 @@ fn give(assignment: &Assignment) -> anyhow::Result<()> {
         Means::Zipline { socket, token, put } => Box::new(zipline::Giver::open(socket, token, *put)?),
         Means::Local { api, token } => Box::new(local::Giver::open(*api, token)?),
         Means::Redis { at } => Box::new(redis::Giver::open(at, assignment.index)?),
+        Means::Ray { .. } => bail!("Ray's roles are Python programs"),
         Means::S3 { at } => Box::new(s3::Giver::open(*at, assignment.index)?),
         Means::Bare { at } => Box::new(bare::Giver::open(*at)?),
         Means::Push { post, head, .. } => Box::new(push::Giver::new(*post, head)),
@@ -231,6 +234,7 @@ fn take(assignment: &Assignment) -> anyhow::Result<()> {
         Means::Zipline { socket, token, .. } => Box::new(zipline::Taker::open(socket, token)?),
         Means::Local { api, token } => Box::new(local::Taker::open(*api, token)?),
         Means::Redis { at } => Box::new(redis::Taker::open(at)?),
+        Means::Ray { .. } => bail!("Ray's roles are Python programs"),
         Means::S3 { at } => Box::new(s3::Taker::open(*at)?),
         Means::Bare { at } => Box::new(bare::Taker::open(*at)?),
         Means::Push { listen, .. } => Box::new(push::Taker::open(*listen)?),

@@ -51,7 +51,8 @@ pub fn full(content: impl Into<Bytes>) -> AnyBody {
 /// `length` bytes of the pattern `seed`; `known` says whether the length is announced; then `trailers`, if any.
 #[must_use]
 pub fn generated(seed: u64, length: u64, known: bool, trailers: Option<HeaderMap>) -> AnyBody {
-    Generated { seed, length, offset: 0, known, trailers }.boxed_unsync()
+    let first = (length > 0).then(|| Generated::chunk(seed, 0, length));
+    Generated { seed, length, offset: 0, first, known, trailers }.boxed_unsync()
 }
 
 /// A body whose frames are sent while the exchange runs: up to 16 of them wait. An `Err` aborts the message, the end
@@ -70,8 +71,18 @@ struct Generated {
     seed: u64,
     length: u64,
     offset: u64,
+    /// Made before anybody asks, so that a head and its first bytes are not milliseconds apart on a busy machine: that would be
+    /// a pause of the sender's.
+    first: Option<Bytes>,
     known: bool,
     trailers: Option<HeaderMap>,
+}
+
+impl Generated {
+    fn chunk(seed: u64, offset: u64, length: u64) -> Bytes {
+        let bytes = usize::try_from(pattern::CHUNK_BYTES.min(length - offset)).expect("a chunk is small");
+        pattern::bytes(seed, offset, bytes)
+    }
 }
 
 impl Body for Generated {
@@ -83,10 +94,9 @@ impl Body for Generated {
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if self.offset < self.length {
-            let step = pattern::CHUNK_BYTES.min(self.length - self.offset);
-            let step_bytes = usize::try_from(step).map_err(BodyError::new)?;
-            let made = pattern::bytes(self.seed, self.offset, step_bytes);
-            self.offset += step;
+            let first = self.first.take();
+            let made = first.unwrap_or_else(|| Self::chunk(self.seed, self.offset, self.length));
+            self.offset += made.len() as u64;
             return Poll::Ready(Some(Ok(Frame::data(made))));
         }
         Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))))

@@ -298,6 +298,7 @@ async fn run(protocol: Protocol, framing: Framing, way: Way) -> Result<()> {
     Ok(())
 }
 
+// One thread each: whatever is ready of a message then leaves in one go, and does not count as a pause.
 macro_rules! cells {
     ($($protocol:ident $p:ident { $($framing:ident $f:ident),+ })+) => {
         $(mod $protocol { $(pub(super) mod $framing {
@@ -305,17 +306,17 @@ macro_rules! cells {
             use zipline_testkit::client::Protocol;
             use super::super::{Framing, Way, run};
 
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[tokio::test]
             async fn deferred() -> Result<()> {
                 run(Protocol::$p, Framing::$f, Way::Deferred).await
             }
 
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[tokio::test]
             async fn inline() -> Result<()> {
                 run(Protocol::$p, Framing::$f, Way::Inline).await
             }
 
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            #[tokio::test]
             async fn receiver_without_zipline() -> Result<()> {
                 run(Protocol::$p, Framing::$f, Way::Stranger).await
             }

@@ -41,7 +41,8 @@ pub struct Expected {
 }
 
 impl Store {
-    /// Leases on ids that are added to it wait for their payload, at most `KEY_WAIT`. Whoever owns it bounds their number.
+    /// Leases on ids that are added to it wait for their payload, at most `LEASE_LAPSE`, which is longer than a put that names no
+    /// other time waits for memory. Whoever owns it bounds their number.
     pub fn expectation(&self) -> Expected {
         Expected { shared: Arc::clone(&self.shared), ids: HashSet::new() }
     }

@@ -278,7 +278,7 @@ impl Store {
     /// Takes a lease, or resumes the running lease of the same id, whose older reader then ends.
     ///
     /// While all retrievals are taken by running leases, or the peer has all the leases one address may have, it waits up
-    /// to `LEASE_LAPSE`, first come, first served. For a payload that is [`Expected`] it waits up to `KEY_WAIT`.
+    /// to `LEASE_LAPSE`, first come, first served. For a payload that is [`Expected`] it waits as long.
     /// # Errors
     /// See [`LeaseError`]; [`LeaseError::data_status`] is the data port's answer.
     /// # Cancel safety
@@ -291,7 +291,7 @@ impl Store {
         async move {
             let LeaseRequest { payload, lease, peer, from, to } = request;
             let wish = LeaseWish { payload, key: LeaseKey::Remote(lease), peer: Some(peer), from, to };
-            let deadline = Instant::now() + limits::KEY_WAIT;
+            let deadline = Instant::now() + limits::LEASE_LAPSE;
             let (leased, content, answered) = loop {
                 // Asked first, so that what arrives between the question and the lease is heard.
                 let arrival = shared.expected.arrival(&payload);
@@ -390,7 +390,7 @@ impl Store {
         })
     }
 
-    /// [`Self::release`] of a payload that may be [`Expected`]: waits for it up to `KEY_WAIT`.
+    /// [`Self::release`] of a payload that may be [`Expected`]: waits for it up to `LEASE_LAPSE`.
     ///
     /// # Errors
     /// [`ReleaseError`]: not known, or expired.
@@ -402,7 +402,7 @@ impl Store {
     ) -> impl Future<Output = Result<(), ReleaseError>> + Send + 'static {
         let store = self.clone();
         async move {
-            let deadline = Instant::now() + limits::KEY_WAIT;
+            let deadline = Instant::now() + limits::LEASE_LAPSE;
             loop {
                 // Asked first, so that what arrives between the question and the release is heard.
                 let arrival = store.shared.expected.arrival(&payload);

@@ -12,7 +12,7 @@ DEMO := examples/video-analytics
 
 SOAK_SECONDS ?= 3600
 
-.PHONY: help demo test build lint bench bench-proxy bench-transfer soak sanitize miri test-soak test-rust test-demo test-clients test-python test-protocols test-interop test-manifests test-cluster images test-images clean-state
+.PHONY: help demo test build lint bench bench-proxy bench-transfer soak sanitize models miri test-soak test-rust test-demo test-clients test-python test-protocols test-interop test-manifests test-cluster images test-images clean-state
 
 help: ## say what there is
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -20,7 +20,7 @@ help: ## say what there is
 demo: $(STAMPS)/python release ## run the video workflow, deferred and inline, and show what moved (ARGS=--json)
 	$(PYTHON) $(DEMO)/demo.py --zipline target/release/zipline $(ARGS)
 
-test: lint test-rust sanitize test-soak test-demo test-clients test-python test-manifests test-images test-protocols test-interop ## run every check and every test
+test: lint test-rust models sanitize test-soak test-demo test-clients test-python test-manifests test-images test-protocols test-interop ## run every check and every test
 
 build: $(STAMPS)/rust ## build all binaries for development
 	cargo build --workspace --bins
@@ -56,6 +56,10 @@ test-soak: build ## the same for twenty seconds and with smaller payloads
 
 sanitize: build ## run the tests of everything that calls unsafe code under AddressSanitizer and LeakSanitizer
 	scripts/sanitize.sh
+
+# A folder of its own: the flag would otherwise rebuild everything else.
+models: $(STAMPS)/rust ## try every order in which threads meet in payload memory (loom)
+	RUSTFLAGS="--cfg loom" cargo test --profile models --target-dir target/models -p zipline-segment -p zipline-buffer --lib
 
 miri: $(STAMPS)/rust ## run those of its tests that need no kernel in Miri (a nightly toolchain's component)
 	scripts/sanitize.sh miri

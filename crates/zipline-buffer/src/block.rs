@@ -12,7 +12,7 @@
 //! simply freed.
 //!
 //! Invariants: in use + warm <= budget, prepared memory being warm; only mappings that nobody references are warm.
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +21,7 @@ use zipline_segment::{HugePages, Mapping, SegmentMut};
 
 use crate::ledger::Serial;
 use crate::prepared::Prepared;
+use crate::sync::Arc;
 
 /// Blocks of payloads whose length is known to be at least this.
 pub(crate) const LARGE: u64 = 4 << 20;
@@ -263,8 +264,8 @@ impl HeapBlock {
     }
 
     /// A slice that keeps the block charged.
-    pub(crate) fn slice(self: &Arc<Self>, bytes: Bytes) -> Bytes {
-        Bytes::from_owner(Slice { bytes, _block: Arc::clone(self) })
+    pub(crate) fn slice(block: &Arc<Self>, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Slice { bytes, _block: Arc::clone(block) })
     }
 }
 

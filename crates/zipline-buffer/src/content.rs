@@ -7,11 +7,8 @@
 //!
 //! The lock is held while bytes are copied in (at most one block) and is never held together with the store's lock.
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, OnceLock};
 
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
-use tokio::sync::Notify;
 use zipline_protocol::data::FinalRecord;
 use zipline_segment::{Mapping, Queued, SegmentBytes, SegmentMut};
 
@@ -20,6 +17,7 @@ use crate::config::Settled;
 use crate::error::{Gone, ReadError};
 use crate::ledger::LeaseKey;
 use crate::piece::{Piece, Room, Spare};
+use crate::sync::{Arc, Mutex, Notify, OnceLock};
 
 /// Mappings of one payload that sockets may have pages of, over all leases: more than the blocks of 1 GB sent to a hundred.
 const QUEUED_MAX: usize = 32_768;
@@ -148,7 +146,7 @@ impl Content {
                 let most = most.min(tail.room);
                 let piece = tail.buffer.split();
                 if !piece.is_empty() {
-                    let (offset, piece) = (tail.offset, tail.block.slice(piece.freeze()));
+                    let (offset, piece) = (tail.offset, HeapBlock::slice(&tail.block, piece.freeze()));
                     tail.offset += piece.len() as u64;
                     inner.pieces.push_back((offset, Piece::heap(piece)));
                     let Tail::Heap(again) = &mut inner.tail else { return None };
@@ -176,7 +174,7 @@ impl Content {
                 tail.buffer = unwritten;
                 tail.offset += written as u64;
                 tail.room -= written;
-                let piece = tail.block.slice(bytes.freeze());
+                let piece = HeapBlock::slice(&tail.block, bytes.freeze());
                 inner.pieces.push_back((offset, Piece::heap(piece)));
                 inner.written += written as u64;
             }
@@ -373,7 +371,7 @@ impl Inner {
             && !tail.buffer.is_empty()
         {
             let piece = tail.buffer.split().freeze();
-            self.pieces.push_back((tail.offset, Piece::heap(tail.block.slice(piece))));
+            self.pieces.push_back((tail.offset, Piece::heap(HeapBlock::slice(&tail.block, piece))));
         }
     }
 
@@ -389,7 +387,7 @@ impl Inner {
             let piece = tail.buffer.split().freeze();
             let offset = tail.offset;
             tail.offset += piece.len() as u64;
-            self.pieces.push_back((offset, Piece::heap(tail.block.slice(piece))));
+            self.pieces.push_back((offset, Piece::heap(HeapBlock::slice(&tail.block, piece))));
         }
         let index = self.pieces.partition_point(|(offset, _)| *offset <= position).checked_sub(1)?;
         let (offset, piece) = &self.pieces[index];

@@ -3,15 +3,14 @@
 //! First come, first served; at most [`InFlight::WAITERS_MAX`] wait, further ones are refused. What has to lie in one piece
 //! gets a segment from a [`Shelf`], whose warm memory takes at most half of the budget and always gives way.
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use std::sync::Arc;
 
 use zipline_segment::{Home, Mapping, PAGE, SegmentMut};
 
 use crate::error::InFlightError;
 use crate::shelf::Shelf;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{OnceLock, OwnedSemaphorePermit, Semaphore};
 
 /// Bytes per permit of the semaphore, whose counts are 32 bits wide.
 const UNIT_BYTES: u64 = 1_024;
@@ -202,6 +201,7 @@ impl Permit {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use std::task::{Context, Poll, Waker};
     use std::time::Duration;

@@ -16,12 +16,16 @@ mod content;
 mod error;
 mod in_flight;
 mod ledger;
+#[cfg(test)]
+#[cfg(loom)]
+mod models;
 mod pages;
 mod piece;
 mod prepared;
 mod recycle;
 mod shelf;
 mod store;
+mod sync;
 
 pub use config::{
     Complete, Delivered, Expiry, ExpiryBound, LeaseRequest, PayloadInfo, PayloadPhase, Settled, Snapshot,

@@ -1,11 +1,11 @@
 //! Making memory with its pages before somebody needs it, and out of the way of those who move payloads meanwhile.
 
 use std::io;
-use std::thread;
 
 use rustix::process::nice;
-use tokio::sync::oneshot;
 use zipline_segment::{HugePages, Mapping};
+
+use crate::sync::{oneshot, thread};
 
 /// How far the threads that make pages stand back for others: where all cores are busy, they get about a tenth of one.
 const STAND_BACK: i32 = 10;
@@ -24,8 +24,8 @@ pub(crate) async fn make<S: Send + 'static>(
 ) -> io::Result<(Mapping, S)> {
     let (made, making) = oneshot::channel();
     thread::Builder::new().name("pages".to_owned()).spawn(move || {
-        // On Linux this is about the thread. Where it is not allowed, it makes pages all the same.
-        let _ = nice(STAND_BACK);
+        // On Linux this is about the thread, of which a model has one. Where it is not allowed, it makes pages all the same.
+        let _ = if cfg!(loom) { Ok(0) } else { nice(STAND_BACK) };
         let mapping = Mapping::create(capacity, huge).and_then(|mapping| {
             mapping.allocate(0..capacity)?;
             Ok(mapping)
@@ -37,6 +37,7 @@ pub(crate) async fn make<S: Send + 'static>(
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

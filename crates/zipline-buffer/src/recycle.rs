@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use bytes::buf::Limit;
 use bytes::{BufMut, Bytes, BytesMut};
-use parking_lot::Mutex;
-use tokio::time::Instant;
+
+use crate::sync::time::Instant;
+use crate::sync::{self, Mutex};
 
 /// Hands out buffers of one size and takes them back. Clones share them.
 #[derive(Debug, Clone)]
@@ -90,7 +91,7 @@ pub struct Passage {
 #[derive(Debug)]
 struct Filling {
     buffer: BytesMut,
-    origin: Arc<Origin>,
+    origin: sync::Arc<Origin>,
 }
 
 impl Passage {
@@ -126,7 +127,7 @@ impl Passage {
         if bytes.is_empty() {
             return bytes;
         }
-        Bytes::from_owner(Piece { bytes, _origin: Arc::clone(&filling.origin) })
+        Bytes::from_owner(Piece { bytes, _origin: sync::Arc::clone(&filling.origin) })
     }
 }
 
@@ -138,7 +139,10 @@ impl Filling {
             warm.buffers.pop()
         };
         let buffer = warm.unwrap_or_else(|| BytesMut::with_capacity(shared.buffer_bytes));
-        Self { buffer, origin: Arc::new(Origin { home: Arc::downgrade(shared), rest: Mutex::new(None) }) }
+        Self {
+            buffer,
+            origin: sync::Arc::new(Origin { home: Arc::downgrade(shared), rest: Mutex::new(None) }),
+        }
     }
 
     /// How much more this buffer takes without being moved.
@@ -180,7 +184,7 @@ impl Drop for Origin {
 /// The bytes first: when the last piece lets its origin go, no other reference to the buffer is left.
 struct Piece {
     bytes: Bytes,
-    _origin: Arc<Origin>,
+    _origin: sync::Arc<Origin>,
 }
 
 impl AsRef<[u8]> for Piece {
@@ -190,6 +194,7 @@ impl AsRef<[u8]> for Piece {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

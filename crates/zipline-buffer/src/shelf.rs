@@ -12,15 +12,14 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::time::{Instant, timeout_at};
 use zipline_segment::{HugePages, Mapping};
 
 use crate::pages;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::time::{Instant, timeout_at};
+use crate::sync::{Mutex, Notify};
 
 /// Capacities are multiples of at least this.
 const GRANULE_MIN: usize = 64 * 1024;
@@ -223,6 +222,7 @@ impl fmt::Debug for Shelf {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use zipline_segment::PAGE;
 

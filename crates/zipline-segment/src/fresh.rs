@@ -111,4 +111,5 @@ fn read_all(from: &OwnedFd, mut room: &mut [u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

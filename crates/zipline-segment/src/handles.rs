@@ -10,10 +10,10 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::{Bound, Deref, DerefMut, RangeBounds};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::sync::Arc;
 use crate::{Access, Mapping};
 
 /// Where a mapping goes when nobody has a part of it any more.
@@ -160,6 +160,8 @@ impl Deref for SegmentMut {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        #[cfg(loom)]
+        self.lent.mapping.traced().read(self.start..self.end);
         // SAFETY: `start` lies within the mapping, or right behind its end.
         let first = unsafe { self.lent.mapping.base().as_ptr().add(self.start) };
         // SAFETY: the range is mapped as long as `lent` lives, initialised by the kernel, and no other handle of this
@@ -171,6 +173,8 @@ impl Deref for SegmentMut {
 impl DerefMut for SegmentMut {
     fn deref_mut(&mut self) -> &mut [u8] {
         self.note_writing();
+        #[cfg(loom)]
+        self.lent.mapping.traced().write(self.start..self.end);
         // SAFETY: `start` lies within the mapping, or right behind its end.
         let first = unsafe { self.lent.mapping.base().as_ptr().add(self.start) };
         // SAFETY: as above; the mapping is writable, and `&mut self` is the only way to this range.
@@ -288,6 +292,8 @@ impl Deref for SegmentBytes {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
+        #[cfg(loom)]
+        self.lent.mapping.traced().read(self.start..self.end);
         // SAFETY: `start` lies within the mapping, or right behind its end.
         let first = unsafe { self.lent.mapping.base().as_ptr().add(self.start) };
         // SAFETY: the range is mapped as long as `lent` lives and initialised. Nothing in this process writes it: whoever had
@@ -316,4 +322,5 @@ impl fmt::Debug for SegmentBytes {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -14,15 +14,19 @@
 //!
 //! This crate has the only code that maps memory, and all of it is in `mapping` and `handles`. Under Miri a mapping is
 //! ordinary memory (`mapping/modelled.rs`), so that all that is done with its bytes can be checked:
-//! `cargo +nightly miri test -p zipline-segment`.
+//! `cargo +nightly miri test -p zipline-segment`. So it is under `cfg(loom)`, where every order of what threads do is tried
+//! (`make models`, `docs/adr/0030`).
 
 mod fresh;
 mod handles;
 mod mapping;
 pub mod passing;
+mod sync;
 
 pub use fresh::Conduit;
 pub use handles::{Home, Place, SegmentBytes, SegmentMut};
+#[cfg(loom)]
+pub use mapping::Pages;
 pub use mapping::{Access, AdoptError, HugePages, Mapping, Queued};
 
 /// Bytes of one page: what the kernel charges and frees at a time.

@@ -6,15 +6,23 @@ use std::io;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
 use rustix::fs::{SealFlags, fcntl_add_seals, fcntl_get_seals};
 
 use crate::PAGE;
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
-#[cfg_attr(miri, path = "mapping/modelled.rs")]
+#[cfg_attr(any(miri, loom), path = "mapping/modelled.rs")]
 mod kernel;
+#[cfg(test)]
+#[cfg(loom)]
+mod models;
+#[cfg(loom)]
+mod traced;
+
+#[cfg(loom)]
+pub use traced::Pages;
 
 /// Segments below this size are not worth a huge page.
 const HUGE_FROM: usize = 4 << 20;
@@ -91,6 +99,8 @@ pub struct Mapping {
     sharing: AtomicU8,
     /// How many [`Queued`]s nobody has called read.
     queued: Arc<AtomicUsize>,
+    #[cfg(loom)]
+    traced: Pages,
 }
 
 /// Pages of a mapping that sockets were handed without a copy. The kernel keeps them until the peer has read them, which only
@@ -153,12 +163,24 @@ impl Mapping {
     }
 
     fn map(fd: OwnedFd, capacity: usize, access: Access, touched: usize) -> io::Result<Self> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let base = kernel::map(&fd, capacity, access)?;
         let (touched, written) = (AtomicUsize::new(touched), AtomicUsize::new(0));
         let sharing = AtomicU8::new(PRIVATE);
-        Ok(Self { id, fd, base, capacity, access, touched, written, sharing, queued: Arc::default() })
+        Ok(Self {
+            id,
+            fd,
+            base,
+            capacity,
+            access,
+            touched,
+            written,
+            sharing,
+            queued: Arc::default(),
+            #[cfg(loom)]
+            traced: Pages::new(capacity),
+        })
     }
 
     /// Tells it from every other mapping of this process, wherever it is moved.
@@ -206,6 +228,8 @@ impl Mapping {
     /// # Errors
     /// What the kernel says: it is sealed, or there is no memory left.
     pub(crate) fn write_file(&self, offset: usize, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(loom)]
+        self.traced.write(offset..offset + bytes.len());
         // SAFETY: whoever has the right to write there calls this, and has no reference to its bytes meanwhile.
         unsafe { kernel::write(self.fd.as_fd(), self.base, offset, bytes) }
     }
@@ -289,6 +313,8 @@ impl Mapping {
         let start = start.next_multiple_of(PAGE).min(self.capacity);
         let end = self.touched_bytes();
         if start < end {
+            #[cfg(loom)]
+            self.traced.write(start..end);
             // SAFETY: every handle owns the mapping it is of, so nobody else has a reference to its bytes.
             unsafe { kernel::discard(self.fd.as_fd(), self.base, start..end) }?;
             self.touched.store(start, Ordering::Relaxed);
@@ -305,6 +331,13 @@ impl Mapping {
 
     pub(crate) fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// Its pages, as whoever has them sees them, with a right to them or without.
+    #[cfg(loom)]
+    #[must_use]
+    pub fn traced(&self) -> &Pages {
+        &self.traced
     }
 }
 
@@ -332,4 +365,5 @@ impl fmt::Debug for Mapping {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

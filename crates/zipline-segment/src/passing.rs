@@ -59,7 +59,8 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8], descriptors: &mut Vec<Owned
 }
 
 // Miri has no sockets that descriptors pass through.
-#[cfg(all(test, not(miri)))]
+#[cfg(test)]
+#[cfg(not(any(miri, loom)))]
 mod tests {
     use std::os::unix::net::UnixStream;
 

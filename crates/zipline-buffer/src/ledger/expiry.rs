@@ -32,6 +32,7 @@ impl Timers {
     }
 
     #[cfg(test)]
+    #[cfg(not(loom))]
     pub(super) fn len(&self) -> usize {
         self.set.len()
     }

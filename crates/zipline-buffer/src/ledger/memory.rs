@@ -146,6 +146,7 @@ impl Memory {
     }
 
     #[cfg(test)]
+    #[cfg(not(loom))]
     pub(super) fn charged(&self) -> (u64, u64) {
         (self.reserve, self.live)
     }
@@ -222,10 +223,10 @@ impl Ledger {
         Some(Room::Full)
     }
 
-    /// So many bytes are written by now. False: the payload is gone.
+    /// So many bytes are written by now, as far as one writer knows; another may have told of more. False: the payload is gone.
     pub(crate) fn advance(&mut self, id: &PayloadId, serial: Serial, written: u64) -> bool {
         let payload = self.payloads.get_mut(id).filter(|payload| payload.serial == serial);
-        payload.map(|payload| payload.written = written).is_some()
+        payload.map(|payload| payload.written = payload.written.max(written)).is_some()
     }
 
     /// Queues for `bytes` more. `None`: too many wait, or the payload is gone.

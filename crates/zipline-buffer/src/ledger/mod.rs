@@ -25,6 +25,7 @@ mod memory;
 mod payload;
 mod spent;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
 use std::collections::{HashMap, VecDeque};

@@ -41,6 +41,7 @@ impl SpentMemory {
 }
 
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
 

@@ -4,8 +4,6 @@ use std::future::Future;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use zipline_segment::SegmentBytes;
 
 use super::{PayloadGuard, PayloadWriter, Shared, Store};
@@ -13,6 +11,8 @@ use crate::config::{Complete, Spec};
 use crate::content::Content;
 use crate::error::BeginError;
 use crate::ledger::{Admission, Begun, Granted, Ticket};
+use crate::sync::oneshot;
+use crate::sync::time::timeout;
 
 /// A share of the budget for memory that is no payload's. Dropping it gives the share back. It may live in the memory of an
 /// adopted payload, which the store holds, so it does not keep the store alive.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Store;
+use crate::sync::time::timeout_at;
 
 impl Store {
     /// Begins to drain: puts completed from now on expire within `grace`; after it no payload is accepted and no lease
@@ -27,7 +28,7 @@ impl Store {
                     Some(_) if empty => return,
                     Some(at) => {
                         let until = shared.origin + at;
-                        if tokio::time::timeout_at(until, idle).await.is_err() {
+                        if timeout_at(until, idle).await.is_err() {
                             return;
                         }
                     }
@@ -53,7 +54,7 @@ impl Store {
                 let earlier = shared.deadline.notified();
                 match next {
                     // Elapsed or moved, the next round looks again.
-                    Some(at) => drop(tokio::time::timeout_at(shared.origin + at, earlier).await),
+                    Some(at) => drop(timeout_at(shared.origin + at, earlier).await),
                     None => earlier.await,
                 }
             }

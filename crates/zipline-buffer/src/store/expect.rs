@@ -4,12 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
 use zipline_protocol::PayloadId;
 
 use super::{Shared, Store};
+use crate::sync::{Mutex, Notify, OwnedNotified};
 
 /// Who is expected, and how those who wait for one are told. A waiter makes the bell.
 #[derive(Debug, Default)]

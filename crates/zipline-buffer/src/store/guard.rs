@@ -2,10 +2,7 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
-
-use tokio::time::sleep;
 
 use zipline_protocol::PayloadId;
 
@@ -14,6 +11,8 @@ use crate::config::{Expiry, ExpiryBound, Settled};
 use crate::content::Content;
 use crate::error::Gone;
 use crate::ledger::{LeaseKey, LeaseWish, Leased, Serial};
+use crate::sync::atomic::Ordering;
+use crate::sync::time::sleep;
 
 /// Ties a payload to its invocation: dropping it frees the payload, whoever still reads it.
 pub struct PayloadGuard {

@@ -11,6 +11,7 @@ mod guard;
 mod prepare;
 mod reader;
 #[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 mod wait;
 mod writer;
@@ -19,12 +20,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
-use tokio::time::{Instant, timeout_at};
 use zipline_protocol::{LeaseId, PayloadId, limits};
 
 use crate::block::{Home, LARGE, Pool, Returned};
@@ -34,6 +31,9 @@ use crate::error::{AckError, BeginError, Gone, LeaseError, ReleaseError};
 use crate::ledger::{
     Admission, Begun, Effect, Grant, LeaseKey, LeaseWish, Leased, Ledger, Limits, Serial, Ticket,
 };
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::time::{Instant, timeout_at};
+use crate::sync::{Mutex, Notify, oneshot};
 pub use adopt::Charge;
 pub use copy::CopyWriter;
 pub use expect::Expected;

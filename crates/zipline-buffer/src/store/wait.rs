@@ -2,13 +2,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
 use zipline_protocol::{PayloadId, limits};
 
 use super::Shared;
 use crate::error::{BeginError, Gone, LeaseError};
 use crate::ledger::{Grant, Serial, Ticket};
+use crate::sync::oneshot;
+use crate::sync::time::timeout;
 
 pub(super) struct PendingBegin {
     shared: Arc<Shared>,

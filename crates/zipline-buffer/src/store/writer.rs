@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use sha2::{Digest, Sha256};
-use tokio::sync::oneshot;
-use tokio::time::Instant;
 use zipline_protocol::PayloadId;
 use zipline_protocol::data::FinalRecord;
 use zipline_segment::SegmentBytes;
@@ -19,6 +17,8 @@ use crate::content::Content;
 use crate::error::{Gone, WriteError};
 use crate::ledger::{Room, Serial};
 use crate::piece::Spare;
+use crate::sync::oneshot;
+use crate::sync::time::Instant;
 
 /// The writing end of one payload. Dropping it before [`Self::finish`] aborts the payload.
 pub struct PayloadWriter {

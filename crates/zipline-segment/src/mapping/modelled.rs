@@ -1,5 +1,6 @@
-//! In place of the kernel under Miri, which makes no system calls: a mapping is memory of this process, and its descriptor
-//! is of a file that is never read. All that is done to the bytes is checked as in earnest.
+//! In place of the kernel under Miri, which makes no system calls, and under loom, which runs everything thousands of times: a
+//! mapping is memory of this process, and its descriptor is of a file that is never read. All that is done to the bytes is
+//! checked as in earnest.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fs::File;

@@ -123,6 +123,7 @@ impl Leases {
     }
 
     #[cfg(test)]
+    #[cfg(not(loom))]
     pub(super) fn anyone_waits(&self) -> bool {
         !self.queue.is_empty()
     }

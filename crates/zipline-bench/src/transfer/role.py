@@ -31,7 +31,22 @@ def verify(memory, seed, giver, payload, size):
         raise SystemExit(f"payload {payload} of giver {giver} arrived damaged")
 
 
-class Redis:
+class Arrays:
+    """What is given out of this process's own memory, written anew for each run."""
+
+    arrays = ()
+
+    def write(self, payloads, size, fill):
+        if len(self.arrays) != payloads or self.arrays[0].nbytes != size:
+            self.arrays = [np.ones(size, dtype=np.uint8) for _ in range(payloads)]
+        for payload, array in enumerate(self.arrays):
+            fill(array, payload)
+
+    def release(self):
+        self.arrays = ()
+
+
+class Redis(Arrays):
     def __init__(self, means, index):
         import redis
 
@@ -43,13 +58,6 @@ class Redis:
             self.client = redis.Redis(host=host, port=int(port))
         self.client.ping()
         self.index = index
-        self.arrays = []
-
-    def write(self, payloads, size, fill):
-        if len(self.arrays) != payloads or self.arrays[0].nbytes != size:
-            self.arrays = [np.ones(size, dtype=np.uint8) for _ in range(payloads)]
-        for payload, array in enumerate(self.arrays):
-            fill(array, payload)
 
     def give(self, payload, takers):
         key = f"{self.index}-{payload}"
@@ -63,11 +71,8 @@ class Redis:
         for payload in range(len(self.arrays)):
             self.client.delete(f"{self.index}-{payload}")
 
-    def release(self):
-        self.arrays = []
 
-
-class Ray:
+class Ray(Arrays):
     """Giver and taker are programs of their own, as functions are; a reference travels as text."""
 
     def __init__(self, means, index):
@@ -80,14 +85,7 @@ class Ray:
         # Its own handler prints a trace of an ordinary end.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         self.let_go = global_worker.core_worker.remove_object_ref_reference
-        self.arrays = []
         self.references = []
-
-    def write(self, payloads, size, fill):
-        if len(self.arrays) != payloads or self.arrays[0].nbytes != size:
-            self.arrays = [np.ones(size, dtype=np.uint8) for _ in range(payloads)]
-        for payload, array in enumerate(self.arrays):
-            fill(array, payload)
 
     def give(self, payload, takers):
         reference = self.ray.put(self.arrays[payload])
@@ -102,9 +100,6 @@ class Ray:
         for reference in self.references:
             self.let_go(reference)
         self.references = []
-
-    def release(self):
-        self.arrays = []
 
 
 class Zipline:

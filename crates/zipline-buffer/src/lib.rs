@@ -23,6 +23,8 @@ mod pages;
 mod piece;
 mod prepared;
 mod recycle;
+#[cfg(test)]
+mod samples;
 mod shelf;
 mod store;
 mod sync;

@@ -16,8 +16,9 @@ use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 use bytes::Bytes;
-use zipline_protocol::{LeaseId, PayloadId, ReferenceKind, Retrievals, limits};
+use zipline_protocol::{LeaseId, Retrievals, limits};
 
+use crate::samples::{id, put};
 use crate::{LeaseRequest, PayloadReader, ReadError, Spec, Store, StoreConfig};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -62,26 +63,8 @@ fn store(budget_bytes: u64) -> Store {
     store
 }
 
-fn id(n: u8) -> PayloadId {
-    PayloadId::from_bytes([n; 16])
-}
-
 fn lease_id(n: u8) -> LeaseId {
     LeaseId::from_bytes([n; 16])
-}
-
-/// A put for one retrieval.
-fn put(n: u8, length: Option<u64>) -> Spec {
-    Spec {
-        id: id(n),
-        kind: ReferenceKind::Put,
-        length,
-        retrievals: Retrievals::Limited(1),
-        ttl: Some(60 * SECOND),
-        linger: Duration::ZERO,
-        wait: Some(5 * SECOND),
-        windowed: false,
-    }
 }
 
 fn lease_of(n: u8, lease: u8) -> LeaseRequest {

@@ -16,6 +16,7 @@ use zipline_protocol::{LeaseId, PayloadId, ReferenceKind, Retrievals, limits};
 use super::*;
 use crate::config::{ExpiryBound, PayloadPhase, Settled};
 use crate::error::{ReadError, WriteError};
+use crate::samples::{id, put};
 
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const MIB: u64 = 1 << 20;
@@ -28,23 +29,6 @@ fn store(budget_bytes: u64, window_bytes: u64) -> Store {
     let store = Store::new(config);
     store.keep_warm(4 * SEGMENT);
     store
-}
-
-fn id(n: u8) -> PayloadId {
-    PayloadId::from_bytes([n; 16])
-}
-
-fn put(n: u8, length: Option<u64>) -> Spec {
-    Spec {
-        id: id(n),
-        kind: ReferenceKind::Put,
-        length,
-        retrievals: Retrievals::Limited(1),
-        ttl: Some(60 * SECOND),
-        linger: Duration::ZERO,
-        wait: Some(5 * SECOND),
-        windowed: false,
-    }
 }
 
 fn request(n: u8, length: Option<u64>) -> Spec {
